@@ -1,0 +1,6 @@
+//! What policy means: the model and every pure decision over it.
+//!
+//! No I/O, no clock, no tokio, no Kubernetes: a function here takes a [`model::Snapshot`] and facts, and returns
+//! a decision that someone else carries out.
+
+pub mod model;
