@@ -104,10 +104,21 @@ mod tests {
         let id = Identity::new(TrustDomain::default(), "shop", "page");
         assert_eq!(id.to_string().parse(), Ok(id));
         for bad in [
-            "", "spiffe://", "spiffe://cluster.local", "http://cluster.local/ns/a/sa/b", "spiffe://cluster.local/ns/a/sa/",
-            "spiffe://cluster.local/ns//sa/b", "spiffe://cluster.local/ns/a/sa/b/", "spiffe://cluster.local/ns/a/sa/b/c",
-            "spiffe://cluster.local/ns/a/sa/b?q", "spiffe://cluster.local/ns/../sa/b", "spiffe://cluster.local/ns/a%2f/sa/b",
-            "spiffe://Cluster.local/ns/a/sa/b", "spiffe://cluster.local/sa/a/ns/b", "spiffe://a:1/ns/a/sa/b", "spiffe://u@a/ns/a/sa/b",
+            "",
+            "spiffe://",
+            "spiffe://cluster.local",
+            "http://cluster.local/ns/a/sa/b",
+            "spiffe://cluster.local/ns/a/sa/",
+            "spiffe://cluster.local/ns//sa/b",
+            "spiffe://cluster.local/ns/a/sa/b/",
+            "spiffe://cluster.local/ns/a/sa/b/c",
+            "spiffe://cluster.local/ns/a/sa/b?q",
+            "spiffe://cluster.local/ns/../sa/b",
+            "spiffe://cluster.local/ns/a%2f/sa/b",
+            "spiffe://Cluster.local/ns/a/sa/b",
+            "spiffe://cluster.local/sa/a/ns/b",
+            "spiffe://a:1/ns/a/sa/b",
+            "spiffe://u@a/ns/a/sa/b",
             "spiffe://cluster.local/ns/a/sa/b\0",
         ] {
             assert!(bad.parse::<Identity>().is_err(), "{bad:?}");
