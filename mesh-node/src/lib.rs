@@ -1,0 +1,11 @@
+//! The node proxy: captures the traffic of this node's pods in the kernel, carries it between nodes under mutual
+//! TLS, enforces policy at the destination, and measures.
+//!
+//! Read in the order of a connection's life: [`enrol`] (a pod joins), [`ebpf`] (the kernel side), [`outbound`]
+//! (accept, plan, dial), [`hbone`] (the tunnel), [`inbound`] (verify, authorize, deliver), [`copy`], [`drain`].
+//! [`app`] puts the parts together.
+
+pub mod copy;
+pub mod metered;
+pub mod reason;
+pub mod worker;
