@@ -1,9 +1,14 @@
 //! `cargo xtask`: everything that a developer or CI does with this repository. One file a command.
 
+mod apt;
 mod codegen;
+mod ebpf;
+mod report;
+mod tools;
 mod workspace;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Build, test, generate and try Keelson.
@@ -16,11 +21,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    BuildEbpf(ebpf::Arguments),
     Codegen(codegen::Arguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
-    }
+    };
+    result.map_or_else(|error| report::failure(&error), |()| ExitCode::SUCCESS)
 }

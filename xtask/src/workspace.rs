@@ -1,7 +1,9 @@
 //! Where things are, and how other programs are run.
 
 use std::{
-    env,
+    env, fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -55,4 +57,27 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 fn describe(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or_default().display().to_string();
     command.get_args().take(4).fold(name, |text, argument| format!("{text} {}", argument.display()))
+}
+
+/// Writes a file so that no reader ever sees half of it; makes its folder.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().context("a file lies in a folder")?;
+    let write = || -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Moves a folder to where nothing is yet, across file systems too; the new name appears only when it is whole.
+pub(crate) fn move_folder(from: &Path, to: &Path) -> Result<()> {
+    let parent = to.parent().context("a folder lies in a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    let near = tempfile::tempdir_in(parent).with_context(|| format!("make a folder in {}", parent.display()))?;
+    let copy = near.path().join("copy");
+    run(Command::new("cp").arg("-a").arg(from).arg(&copy))?;
+    fs::rename(&copy, to).with_context(|| format!("move to {}", to.display()))
 }
