@@ -3,4 +3,7 @@
 //! No I/O, no clock, no tokio, no Kubernetes: a function here takes a [`model::Snapshot`] and facts, and returns
 //! a decision that someone else carries out.
 
+pub mod authz;
+pub mod balance;
+pub mod destination;
 pub mod model;

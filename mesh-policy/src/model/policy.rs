@@ -1,8 +1,8 @@
 //! Authorization on what the transport knows: identities, addresses, ports.
 //!
 //! The nesting is that of `istio.security.Authorization`, each level named: a policy matches if any [`Rule`] does; a
-//! rule if all its [`Clause`]s do; a clause if any of its [`Match`]es does (an empty clause never matches); a match
-//! if all its attributes do.
+//! rule if all its [`Clause`]s do; a clause if it has no [`Match`] or any of them does; a match if it has attributes
+//! and all of them do.
 
 use std::{fmt, sync::Arc};
 
@@ -54,13 +54,14 @@ pub struct Rule {
     pub clauses: Vec<Clause>,
 }
 
-/// One match must hold.
+/// One match must hold; without matches it always does.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Clause {
     pub matches: Vec<Match>,
 }
 
-/// Every attribute that is not empty must hold: one of its values, and none of its `not_` values.
+/// Every attribute that is not empty must hold: one of its values, and none of its `not_` values. Without attributes it
+/// never holds, which is how the wire says "what stood here was not understood".
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Match {
     pub namespaces: Vec<StringMatch>,

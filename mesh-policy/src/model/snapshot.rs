@@ -5,7 +5,7 @@
 //! entries), and writers batch.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -13,6 +13,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Authorization, Mesh, NetworkMode, PolicyKey, Scope, Service, ServiceKey, Workload, WorkloadUid};
+use crate::balance::Pool;
 
 /// A workload behind a service.
 #[derive(Clone, Debug)]
@@ -26,10 +27,12 @@ pub struct Endpoint {
 pub struct Snapshot {
     model: Model,
     by_address: HashMap<IpAddr, Arc<Workload>>,
+    node_addresses: HashSet<IpAddr>,
     by_virtual_address: HashMap<IpAddr, Arc<Service>>,
     /// Ranges of ServiceEntries, longest prefix first.
     ranges: Vec<(IpNet, Arc<Service>)>,
     endpoints: HashMap<ServiceKey, Arc<[Endpoint]>>,
+    pools: HashMap<ServiceKey, Pool>,
     global_policies: Vec<Arc<Authorization>>,
     namespace_policies: HashMap<Arc<str>, Vec<Arc<Authorization>>>,
 }
@@ -48,6 +51,11 @@ impl Snapshot {
         self.by_address.get(&address)
     }
 
+    /// Whether an address is a node's, shared by the workloads of its host network.
+    pub fn is_node_address(&self, address: IpAddr) -> bool {
+        self.node_addresses.contains(&address)
+    }
+
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.model.services.get(key)
     }
@@ -62,6 +70,11 @@ impl Snapshot {
     /// The workloads behind a service, in the order of their uids.
     pub fn endpoints(&self, key: &ServiceKey) -> &[Endpoint] {
         self.endpoints.get(key).map_or(&[], |endpoints| endpoints)
+    }
+
+    /// A service of the model with its endpoints, ready to be picked from.
+    pub fn pool(&self, key: &ServiceKey) -> Option<&Pool> {
+        self.pools.get(key)
     }
 
     /// Every policy that applies to a workload: mesh-wide, of its namespace, and those that select it.
@@ -117,10 +130,13 @@ impl Model {
         let mut snapshot = Snapshot { model: self.clone(), ..Snapshot::default() };
         let mut endpoints: HashMap<ServiceKey, Vec<Endpoint>> = HashMap::new();
         for workload in self.workloads.values() {
-            if workload.network_mode == NetworkMode::Standard {
-                for address in &workload.addresses {
-                    snapshot.by_address.entry(*address).or_insert_with(|| workload.clone());
+            match workload.network_mode {
+                NetworkMode::Standard => {
+                    for address in &workload.addresses {
+                        snapshot.by_address.entry(*address).or_insert_with(|| workload.clone());
+                    }
                 }
+                NetworkMode::HostNetwork => snapshot.node_addresses.extend(&workload.addresses),
             }
             for service in workload.services.keys() {
                 let endpoint = Endpoint { workload: workload.clone(), service: service.clone() };
@@ -129,6 +145,9 @@ impl Model {
         }
         snapshot.endpoints = endpoints.into_iter().map(|(key, list)| (key, list.into())).collect();
         for service in self.services.values() {
+            let key = service.key();
+            let behind = snapshot.endpoints.get(&key).cloned().unwrap_or_default();
+            snapshot.pools.insert(key, Pool::new(service.clone(), behind));
             for address in &service.addresses {
                 if address.range.prefix_len() == address.range.max_prefix_len() {
                     snapshot.by_virtual_address.entry(address.range.addr()).or_insert_with(|| service.clone());

@@ -1,0 +1,117 @@
+//! What one policy matches, on identities, addresses and ports.
+//!
+//! The corner cases are ztunnel's `Authorization::matches`: a policy without rules never matches, a rule without
+//! clauses does, a clause without matches does, a match without attributes never does.
+
+use std::{cell::OnceCell, net::IpAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::Connection;
+use crate::model::{Authorization, Clause, Identity, IpMatch, Match, Rule, ServiceAccountMatch, StringMatch};
+
+/// A connection in the form that is compared: addresses canonical, the principal written out once if it is needed.
+pub(super) struct Facts<'a> {
+    identity: Option<&'a Identity>,
+    principal: OnceCell<String>,
+    source_ip: IpAddr,
+    destination_ip: IpAddr,
+    destination_port: u16,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(connection: &Connection<'a>) -> Self {
+        let Connection { source_identity, source_ip, destination_ip, destination_port } = *connection;
+        Self {
+            identity: source_identity,
+            principal: OnceCell::new(),
+            source_ip: source_ip.to_canonical(),
+            destination_ip: destination_ip.to_canonical(),
+            destination_port,
+        }
+    }
+}
+
+/// Whether any rule of a policy matches, whatever its action.
+pub(super) fn matches(policy: &Authorization, facts: &Facts<'_>) -> bool {
+    policy.rules.iter().any(|rule| rule_matches(rule, facts))
+}
+
+fn rule_matches(rule: &Rule, facts: &Facts<'_>) -> bool {
+    rule.clauses.iter().all(|clause| clause_matches(clause, facts))
+}
+
+fn clause_matches(clause: &Clause, facts: &Facts<'_>) -> bool {
+    clause.matches.is_empty() || clause.matches.iter().any(|one| match_holds(one, facts))
+}
+
+fn match_holds(one: &Match, facts: &Facts<'_>) -> bool {
+    let Match {
+        namespaces,
+        not_namespaces,
+        service_accounts,
+        not_service_accounts,
+        principals,
+        not_principals,
+        source_ips,
+        not_source_ips,
+        destination_ips,
+        not_destination_ips,
+        destination_ports,
+        not_destination_ports,
+    } = one;
+    if *one == Match::default() {
+        return false;
+    }
+    holds(destination_ports, not_destination_ports, |port| *port == facts.destination_port)
+        && holds(destination_ips, not_destination_ips, |range| contains(range, facts.destination_ip))
+        && holds(source_ips, not_source_ips, |range| contains(range, facts.source_ip))
+        && holds(namespaces, not_namespaces, |text| namespace_is(text, facts))
+        && holds(service_accounts, not_service_accounts, |account| account_is(account, facts))
+        && holds(principals, not_principals, |text| principal_is(text, facts))
+}
+
+/// One attribute: any of its values if it has some, and none of its `not_` values.
+fn holds<T>(values: &[T], not_values: &[T], is: impl Fn(&T) -> bool) -> bool {
+    (values.is_empty() || values.iter().any(&is)) && !not_values.iter().any(&is)
+}
+
+// Nobody is in no namespace and no account: without an identity the three never match, and their `not_` forms hold.
+
+fn namespace_is(text: &StringMatch, facts: &Facts<'_>) -> bool {
+    facts.identity.is_some_and(|identity| text_is(text, &identity.namespace))
+}
+
+fn account_is(account: &ServiceAccountMatch, facts: &Facts<'_>) -> bool {
+    let ServiceAccountMatch { namespace, name } = account;
+    facts.identity.is_some_and(|identity| identity.namespace == *namespace && identity.service_account == *name)
+}
+
+fn principal_is(text: &StringMatch, facts: &Facts<'_>) -> bool {
+    facts.identity.is_some_and(|identity| text_is(text, facts.principal.get_or_init(|| identity.principal())))
+}
+
+fn text_is(text: &StringMatch, value: &str) -> bool {
+    match text {
+        StringMatch::Exact(exact) => **exact == *value,
+        StringMatch::Prefix(prefix) => value.starts_with(&**prefix),
+        StringMatch::Suffix(suffix) => value.ends_with(&**suffix),
+        StringMatch::Presence => !value.is_empty(),
+    }
+}
+
+fn contains(range: &IpMatch, address: IpAddr) -> bool {
+    canonical(range.0).contains(&address)
+}
+
+/// A range of IPv4-mapped IPv6 addresses is the IPv4 range, as the addresses that it is compared with are canonical.
+fn canonical(range: IpNet) -> IpNet {
+    match range {
+        IpNet::V4(_) => range,
+        IpNet::V6(v6) => {
+            let mapped = v6.prefix_len().checked_sub(96).zip(v6.addr().to_ipv4_mapped());
+            let v4 = mapped.and_then(|(length, address)| Ipv4Net::new(address, length).ok());
+            v4.map_or(range, IpNet::V4)
+        }
+    }
+}
