@@ -4,7 +4,10 @@
 //! strip does not understand the object, and llvm-strip would be one more thing to install.
 
 use anyhow::{Context, Result};
-use object::build::elf::Builder;
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 /// The same object without the sections `.debug_*` and their relocations.
 pub(super) fn strip_debug_info(linked: &[u8]) -> Result<Vec<u8>> {
@@ -14,6 +17,14 @@ pub(super) fn strip_debug_info(linked: &[u8]) -> Result<Vec<u8>> {
         section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
     }
     object.delete_orphans();
+    // LLVM keeps the names of sections and symbols in one table; the writer wants one of its own for sections.
+    if !object.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = object.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = SHT_STRTAB;
+        names.sh_addralign = 1;
+        names.data = SectionData::SectionString;
+    }
     let mut stripped = Vec::new();
     object.write(&mut stripped).context("write the stripped kernel object")?;
     Ok(stripped)
