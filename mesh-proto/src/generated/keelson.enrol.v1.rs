@@ -20,6 +20,9 @@ pub struct EnrolRequest {
     pub labels: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     #[prost(btree_map = "string, string", tag = "8")]
     pub annotations: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// The pod's processes run already: its traffic is not cut off while the mesh learns of it.
+    #[prost(bool, tag = "9")]
+    pub running: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnrolResponse {}
