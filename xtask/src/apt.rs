@@ -54,8 +54,10 @@ impl Suite {
         let Mirror { address, keys } = mirror()?;
         fs::write(scratch.path().join("sources.list"), format!("deb [signed-by={keys}] {address} {name} main\n"))?;
         let suite = Self { scratch };
-        report::waiting(&format!("fetching the package lists of {name}"), || workspace::output(suite.apt("apt-get").arg("update")))
-            .with_context(|| format!("the packages of {name} cannot be reached"))?;
+        report::waiting(&format!("fetching the package lists of {name}"), || {
+            workspace::output(suite.apt("apt-get").arg("update"))
+        })
+        .with_context(|| format!("the packages of {name} cannot be reached"))?;
         Ok(suite)
     }
 

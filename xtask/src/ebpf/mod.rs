@@ -11,4 +11,7 @@ mod strip;
 mod toolchain;
 
 pub(crate) use command::{Arguments, run};
-pub(crate) use {build::object, reproduce::check as check_reproducible};
+pub(crate) use {
+    build::{clippy, object},
+    reproduce::check as check_reproducible,
+};

@@ -1,0 +1,60 @@
+//! The steps of `cargo xtask test`, cheap ones first. The tests come last, so that their summary is what one sees.
+
+use std::{env, ffi::OsString, path::Path, process::Command};
+
+use anyhow::{Result, bail};
+
+use super::{edges, lints, privilege};
+use crate::{codegen, ebpf, report, tidy, tools, workspace};
+
+/// Run everything that CI runs: kernel object, lints, generated files, tests
+///
+/// The tests load eBPF programs and make network namespaces: they need root, and a missing privilege is a failure, never
+/// a skipped test. Tools that are missing are fetched into the cache.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only the kernel object and the tests: no lints, licences, spelling or generated files
+    #[arg(long)]
+    quick: bool,
+    /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
+    #[arg(last = true, value_name = "NEXTEST ARGUMENTS")]
+    nextest: Vec<OsString>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let root = workspace::root()?;
+    report::step("privileges", privilege::check)?;
+    report::step("tools", || {
+        [&tools::NEXTEST, &tools::DENY, &tools::TYPOS].into_iter().try_for_each(|tool| tools::find(tool).map(drop))
+    })?;
+    report::step("kernel object", || ebpf::object(&root).map(drop))?;
+    if !arguments.quick {
+        everything_but_tests(&root)?;
+    }
+    tests(&root, &arguments.nextest)
+}
+
+fn everything_but_tests(root: &Path) -> Result<()> {
+    report::step("format", || lints::format(root))?;
+    report::step("spelling", || lints::spelling(root))?;
+    report::step("tidy", || tidy::check(root))?;
+    report::step("licences and bans", || lints::licences(root))?;
+    report::step("dependency edges", || edges::check(root))?;
+    report::step("clippy", || lints::clippy(root))?;
+    report::step("clippy of the kernel programs", || ebpf::clippy(root))?;
+    report::step("generated files", || codegen::check(root))?;
+    report::step("reproducible kernel object", || ebpf::check_reproducible(root))
+}
+
+/// Ends with the runner's own summary: nothing is printed after it.
+fn tests(root: &Path, arguments: &[OsString]) -> Result<()> {
+    report::headline("tests");
+    let ci = env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    let mut nextest = Command::new(tools::find(&tools::NEXTEST)?);
+    nextest.current_dir(root).args(["nextest", "run", "--workspace", "--locked", "--profile", if ci { "ci" } else { "default" }]);
+    let status = nextest.args(arguments).status()?;
+    if !status.success() {
+        bail!(report::AlreadySaid);
+    }
+    Ok(())
+}
