@@ -7,3 +7,6 @@ pub mod authz;
 pub mod balance;
 pub mod destination;
 pub mod model;
+
+#[cfg(test)]
+mod fixtures;

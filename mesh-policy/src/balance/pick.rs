@@ -49,16 +49,17 @@ impl Picker {
     }
 }
 
-/// Of two members drawn by weight, the one with less in flight for its weight.
+/// Of two members drawn by weight, the one with less in flight for its weight; of equals the first drawn, so that
+/// idle endpoints share by their weights.
 fn choose(index: &Index, group: &Group, tried: Tried, in_flight: &dyn InFlight, rng: &mut Rng) -> Option<u32> {
     let first = draw(index, group, tried, rng)?;
     let mut seen = tried;
     seen.push(first);
     let Some(second) = draw(index, group, seen, rng) else { return Some(first) };
     let (a, b) = (index.member(first), index.member(second));
-    // Loads with this connection counted in, compared crosswise: load a / weight a > load b / weight b.
-    let load = |member: &Member| u64::from(in_flight.of(&member.workload.uid)) + 1;
-    let heavier = u128::from(load(a)) * u128::from(b.weight()) > u128::from(load(b)) * u128::from(a.weight());
+    let load = |member: &Member| u64::from(in_flight.of(&member.workload.uid));
+    // load a / weight a > load b / weight b; a product of two 32-bit numbers fits.
+    let heavier = load(a) * b.weight() > load(b) * a.weight();
     Some(if heavier { second } else { first })
 }
 

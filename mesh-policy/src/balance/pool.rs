@@ -34,7 +34,7 @@ impl Pool {
     pub fn picker(&self, source: &Workload, service_port: u16) -> Result<Picker, NoEndpoint> {
         let position = self.service.ports.iter().position(|port| port.service_port == service_port);
         let position = position.ok_or(NoEndpoint::Port)?;
-        let build = || Arc::new(Index::build(&self.service, &self.service.ports[position], &self.endpoints));
+        let build = || Arc::new(Index::build(&self.service, self.service.ports[position], &self.endpoints));
         let index = self.indexes[position].get_or_init(build);
         let path = index.path(source)?;
         Ok(Picker::new(index.clone(), path))
@@ -117,7 +117,7 @@ impl Path {
 }
 
 impl Index {
-    fn build(service: &Service, port: &ServicePort, endpoints: &[Endpoint]) -> Self {
+    fn build(service: &Service, port: ServicePort, endpoints: &[Endpoint]) -> Self {
         let mut index = Self {
             members: Box::default(),
             groups: vec![Group::default()],
@@ -218,7 +218,7 @@ fn scopes(service: &Service) -> Vec<RoutingScope> {
 }
 
 /// An endpoint as one that can be reached on a port: it has an address, or a name, and serves the port somewhere.
-fn serve(endpoint: &Endpoint, port: &ServicePort) -> Option<Member> {
+fn serve(endpoint: &Endpoint, port: ServicePort) -> Option<Member> {
     let Endpoint { workload, service } = endpoint;
     if workload.addresses.is_empty() && workload.hostname.is_empty() {
         return None;

@@ -53,6 +53,7 @@ impl VirtualAddress {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "the names of the wire format")]
 pub struct ServicePort {
     pub service_port: u16,
     /// Zero: each endpoint maps the port itself (a named target port).

@@ -17,6 +17,7 @@ impl fmt::Display for WorkloadUid {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "the names of the wire format")]
 pub struct Workload {
     pub uid: WorkloadUid,
     pub name: Arc<str>,
