@@ -112,6 +112,8 @@ pub(super) fn portable_flags() -> Vec<String> {
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         // BTF is made from the debug information, which is stripped afterwards.
         "-Cdebuginfo=2".to_owned(),
+        // The third version of the instruction set (kernel 5.12) has atomic additions that return the old value.
+        "-Ctarget-cpu=v3".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ]
 }
