@@ -51,14 +51,15 @@ impl Pod {
     }
 }
 
-/// Value of `USAGE`: entries that a pod holds. Added to and taken from atomically.
+/// Value of `USAGE`: entries that a pod holds. Added to and taken from atomically, for which the
+/// kernel's target has 64 bits only.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Usage {
     /// In `TUPLES`.
-    pub tuples: u32,
+    pub tuples: u64,
     /// In `TOKENS`.
-    pub tokens: u32,
+    pub tokens: u64,
 }
 
 /// What an app dialled. Value of `TUPLES`, part of [`SocketMark`].
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!(size_of::<Pod>(), 16 + 16 + 4 + 16 + 2 + 2 + 4 + 4 + 16);
-        assert_eq!(size_of::<Usage>(), 8);
+        assert_eq!(size_of::<Usage>(), 8 + 8);
         assert_eq!(size_of::<Original>(), 16 + 2 + 1 + 1);
         assert_eq!(size_of::<SocketMark>(), 20 + 1 + 11);
         assert_eq!(size_of::<TupleKey>(), 8 + 16 + 2 + 2 + 4);

@@ -160,15 +160,9 @@ fn lookup_by_addresses() {
     use ListenerKind::{Hbone, Plaintext};
     use Lookup::{Drop, Pass, Steer};
     // Pod 7 has two addresses of each family, pod 8 one.
-    let owners: Vec<(Address, u64)> = [
-        ("10.0.0.2", 7),
-        ("10.0.0.12", 7),
-        ("fd00::2", 7),
-        ("fd00::12", 7),
-        ("10.0.0.3", 8),
-    ]
-    .map(|(ip, cookie)| (address(ip), cookie))
-    .into();
+    let owners: Vec<(Address, u64)> = [("10.0.0.2", 7), ("10.0.0.12", 7), ("fd00::2", 7), ("fd00::12", 7), ("10.0.0.3", 8)]
+        .map(|(ip, cookie)| (address(ip), cookie))
+        .into();
     let owner = |ip: &Address| owners.iter().find(|(known, _)| known == ip).map(|(_, cookie)| *cookie);
     for (remote, local, port, ifindex, token, expected) in [
         ("10.0.0.3", "10.0.0.2", 80, 2, false, Steer(Plaintext)),
@@ -189,8 +183,7 @@ fn lookup_by_addresses() {
         ("fe80::2", "fe80::2", 80, 2, false, Pass),
         ("10.0.0.3", "192.168.1.1", 80, 3, false, Pass),
     ] {
-        let arrival =
-            Arrival { remote: address(remote), local: address(local), local_port_host: port, ingress_ifindex: ifindex };
+        let arrival = Arrival { remote: address(remote), local: address(local), local_port_host: port, ingress_ifindex: ifindex };
         assert_eq!(lookup(&arrival, || token, owner), expected, "{arrival:?}");
     }
 }
