@@ -6,6 +6,8 @@
 //! [`app`] puts the parts together.
 
 pub mod copy;
+pub mod ebpf;
+pub mod enrol;
 pub mod metered;
 pub mod reason;
 pub mod worker;
