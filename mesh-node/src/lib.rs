@@ -8,6 +8,8 @@
 pub mod copy;
 pub mod ebpf;
 pub mod enrol;
+pub mod hbone;
+pub mod identity;
 pub mod metered;
 pub mod reason;
 pub mod worker;

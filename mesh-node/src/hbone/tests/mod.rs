@@ -1,0 +1,1 @@
+//! Whole tunnels over loopback sockets.
