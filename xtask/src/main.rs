@@ -3,6 +3,7 @@
 mod apt;
 mod codegen;
 mod ebpf;
+mod kernels;
 mod report;
 mod test;
 mod tidy;

@@ -38,7 +38,13 @@ pub(crate) fn cargo() -> Command {
 
 /// Whether a program of this name would be found.
 pub(crate) fn on_path(program: &str) -> bool {
-    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).is_file())
+    find_on_path(program).is_some()
+}
+
+/// The file that a program's name stands for.
+pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Runs a program to its end, its output on ours; an error names the program and how it ended.

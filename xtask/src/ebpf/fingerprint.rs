@@ -35,8 +35,7 @@ pub(super) fn cached(root: &Path, extension: &str) -> Result<PathBuf> {
         part(&file.display().to_string(), &fs::read(root.join(&file))?);
     }
 
-    let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(workspace::cache()?.join("ebpf").join(format!("{hash}.{extension}")))
+    Ok(workspace::cache()?.join("ebpf").join(format!("{:x}.{extension}", hash.finalize())))
 }
 
 fn compiler() -> Result<String> {

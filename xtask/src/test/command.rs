@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, path::Path, process::Command};
 use anyhow::{Result, bail};
 
 use super::{edges, lints, privilege};
-use crate::{codegen, ebpf, report, tidy, tools, workspace};
+use crate::{codegen, ebpf, kernels, report, tidy, tools, workspace};
 
 /// Run everything that CI runs: kernel object, lints, generated files, tests
 ///
@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// Only the kernel object and the tests: no lints, licences, spelling or generated files
     #[arg(long)]
     quick: bool,
+    /// Also load and try the kernel object on Debian's kernels 6.1 and 6.12 under emulation, and on this machine's
+    #[arg(long)]
+    kernels: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
     #[arg(last = true, value_name = "NEXTEST ARGUMENTS")]
     nextest: Vec<OsString>,
@@ -31,6 +34,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.quick {
         everything_but_tests(&root)?;
     }
+    // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
+    report::step("programs", || programs(&root))?;
+    if arguments.kernels {
+        report::step("kernel matrix", || kernels::check(&root))?;
+    }
     tests(&root, &arguments.nextest)
 }
 
@@ -44,6 +52,10 @@ fn everything_but_tests(root: &Path) -> Result<()> {
     report::step("clippy of the kernel programs", || ebpf::clippy(root))?;
     report::step("generated files", || codegen::check(root))?;
     report::step("reproducible kernel object", || ebpf::check_reproducible(root))
+}
+
+fn programs(root: &Path) -> Result<()> {
+    workspace::run(workspace::cargo().current_dir(root).args(["build", "--workspace", "--locked", "--bins"]))
 }
 
 /// Ends with the runner's own summary: nothing is printed after it.
