@@ -83,7 +83,7 @@ pub(super) struct Index {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct GroupId(u32);
 
-/// Every member; only its children are ever picked from, as another network is out of reach.
+/// Above the networks. It holds nobody: no client shares every network.
 const ROOT: GroupId = GroupId(0);
 
 /// Members by their position in the index.
