@@ -1,13 +1,16 @@
 //! Contexts and socket storage behind safe methods: the raw pointers end here.
 //!
-//! Context fields are read and written as volatile words. The verifier checks every access against a list of fields
-//! and widths, and the compiler would merge neighbouring ones.
+//! The verifier checks every access to a context against a list of fields and widths.
 
-use core::ptr::{self, NonNull, read_volatile, write_volatile};
+use core::{
+    arch::asm,
+    mem::offset_of,
+    ptr::{self, NonNull, read_volatile},
+};
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock, bpf_sock_ops},
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops},
     helpers::generated::{bpf_get_netns_cookie, bpf_set_retval, bpf_sk_storage_get},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
@@ -22,28 +25,61 @@ const AF_INET: u32 = 2;
 /// AF_INET6.
 const AF_INET6: u32 = 10;
 
+/// Reads a word of a context.
+///
+/// In assembly, with the offset in the instruction: the verifier refuses a computed one, and the compiler computes as
+/// soon as two branches read different fields, or merges neighbours into a wider access.
+#[inline(always)]
+fn load<const OFFSET: usize, C>(context: *const C) -> u32 {
+    let word: u64;
+    // SAFETY: the kernel calls a program with a valid context, and the verifier checks offset and width.
+    unsafe {
+        asm!(
+            "{word} = *(u32 *)({context} + {offset})",
+            word = out(reg) word,
+            context = in(reg) context,
+            offset = const OFFSET,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word as u32
+}
+
+/// Writes a word of a context, for the same reasons.
+#[inline(always)]
+fn store<const OFFSET: usize, C>(context: *mut C, word: u32) {
+    // SAFETY: as for `load`; the verifier knows the fields that may be written.
+    unsafe {
+        asm!(
+            "*(u32 *)({context} + {offset}) = {word}",
+            word = in(reg) u64::from(word),
+            context = in(reg) context,
+            offset = const OFFSET,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 macro_rules! read {
-    ($context:expr, $($field:tt)+) => {
-        // SAFETY: the kernel calls a program with a valid context, and the verifier checks the field.
-        unsafe { read_volatile(&raw const (*$context).$($field)+) }
+    ($context:expr, $type:ident.$field:ident $([$at:literal])?) => {
+        load::<{ offset_of!($type, $field) $(+ 4 * $at)? }, _>($context)
     };
 }
 
 macro_rules! read_words {
-    ($context:expr, $($field:tt)+) => {
+    ($context:expr, $type:ident.$field:ident) => {
         [
-            read!($context, $($field)+[0]),
-            read!($context, $($field)+[1]),
-            read!($context, $($field)+[2]),
-            read!($context, $($field)+[3]),
+            read!($context, $type.$field[0]),
+            read!($context, $type.$field[1]),
+            read!($context, $type.$field[2]),
+            read!($context, $type.$field[3]),
         ]
     };
 }
 
 macro_rules! write {
-    ($value:expr => $context:expr, $($field:tt)+) => {
-        // SAFETY: as for reading; the verifier knows the fields that may be written.
-        unsafe { write_volatile(&raw mut (*$context).$($field)+, $value) }
+    ($value:expr => $context:expr, $type:ident.$field:ident $([$at:literal])?) => {
+        store::<{ offset_of!($type, $field) $(+ 4 * $at)? }, _>($context, $value)
     };
 }
 
@@ -55,7 +91,7 @@ impl Socket {
     /// `SO_BINDTODEVICE`, 0 when unbound.
     #[inline(always)]
     pub(crate) fn bound_ifindex(self) -> u32 {
-        read!(self.0.as_ptr(), bound_dev_if)
+        read!(self.0.as_ptr(), bpf_sock.bound_dev_if)
     }
 
     /// What is kept in the socket, if anything.
@@ -116,12 +152,12 @@ impl Hook for V4 {
 
     #[inline(always)]
     fn address(ctx: &SockAddrContext) -> Address {
-        Address::from_v4_be(read!(ctx.sock_addr, user_ip4))
+        Address::from_v4_be(read!(ctx.sock_addr, bpf_sock_addr.user_ip4))
     }
 
     #[inline(always)]
     fn set_address(ctx: &SockAddrContext, address: Address) {
-        write!(address.v4_be() => ctx.sock_addr, user_ip4);
+        write!(address.v4_be() => ctx.sock_addr, bpf_sock_addr.user_ip4);
     }
 }
 
@@ -130,16 +166,16 @@ impl Hook for V6 {
 
     #[inline(always)]
     fn address(ctx: &SockAddrContext) -> Address {
-        Address::from_v6_be(read_words!(ctx.sock_addr, user_ip6))
+        Address::from_v6_be(read_words!(ctx.sock_addr, bpf_sock_addr.user_ip6))
     }
 
     #[inline(always)]
     fn set_address(ctx: &SockAddrContext, address: Address) {
         let [a, b, c, d] = address.words_be();
-        write!(a => ctx.sock_addr, user_ip6[0]);
-        write!(b => ctx.sock_addr, user_ip6[1]);
-        write!(c => ctx.sock_addr, user_ip6[2]);
-        write!(d => ctx.sock_addr, user_ip6[3]);
+        write!(a => ctx.sock_addr, bpf_sock_addr.user_ip6[0]);
+        write!(b => ctx.sock_addr, bpf_sock_addr.user_ip6[1]);
+        write!(c => ctx.sock_addr, bpf_sock_addr.user_ip6[2]);
+        write!(d => ctx.sock_addr, bpf_sock_addr.user_ip6[3]);
     }
 }
 
@@ -156,7 +192,7 @@ pub(crate) trait SockAddr {
 impl SockAddr for SockAddrContext {
     #[inline(always)]
     fn is_tcp(&self) -> bool {
-        read!(self.sock_addr, protocol) == TCP
+        read!(self.sock_addr, bpf_sock_addr.protocol) == TCP
     }
 
     #[inline(always)]
@@ -167,17 +203,18 @@ impl SockAddr for SockAddrContext {
 
     #[inline(always)]
     fn socket(&self) -> Option<Socket> {
-        NonNull::new(read!(self.sock_addr, __bindgen_anon_1.sk)).map(Socket)
+        // SAFETY: a field of the context; a pointer has no other of its width beside it to be merged with.
+        NonNull::new(unsafe { read_volatile(&raw const (*self.sock_addr).__bindgen_anon_1.sk) }).map(Socket)
     }
 
     #[inline(always)]
     fn port_host(&self) -> u16 {
-        u16::from_be(read!(self.sock_addr, user_port) as u16)
+        u16::from_be(read!(self.sock_addr, bpf_sock_addr.user_port) as u16)
     }
 
     #[inline(always)]
     fn set_port_host(&self, port: u16) {
-        write!(port.to_be().into() => self.sock_addr, user_port);
+        write!(port.to_be().into() => self.sock_addr, bpf_sock_addr.user_port);
     }
 
     /// What the caller of the system call sees when the program then returns 0.
@@ -202,25 +239,26 @@ impl Event {
     /// `BPF_SOCK_OPS_*`.
     #[inline(always)]
     pub(crate) fn op(&self) -> u32 {
-        read!(self.ops, op)
+        read!(self.ops, bpf_sock_ops.op)
     }
 
     /// Whether it is over IP; the other families have no addresses here.
     #[inline(always)]
     pub(crate) fn is_ip(&self) -> bool {
-        matches!(read!(self.ops, family), AF_INET | AF_INET6)
+        matches!(read!(self.ops, bpf_sock_ops.family), AF_INET | AF_INET6)
     }
 
     /// In `STATE_CB`, the state that the socket enters.
     #[inline(always)]
     pub(crate) fn new_state(&self) -> u32 {
-        read!(self.ops, __bindgen_anon_1.args[1])
+        read!(self.ops, bpf_sock_ops.__bindgen_anon_1[1])
     }
 
     /// `None` for a handshake that is no socket yet.
     #[inline(always)]
     pub(crate) fn socket(&self) -> Option<Socket> {
-        NonNull::new(read!(self.ops, __bindgen_anon_2.sk)).map(Socket)
+        // SAFETY: as in `SockAddr`.
+        NonNull::new(unsafe { read_volatile(&raw const (*self.ops).__bindgen_anon_2.sk) }).map(Socket)
     }
 
     #[inline(always)]
@@ -232,36 +270,36 @@ impl Event {
     /// v4-mapped also where an `AF_INET6` socket carries IPv4.
     #[inline(always)]
     pub(crate) fn local(&self) -> Address {
-        match read!(self.ops, family) {
-            AF_INET => Address::from_v4_be(read!(self.ops, local_ip4)),
-            _ => Address::from_v6_be(read_words!(self.ops, local_ip6)),
+        match read!(self.ops, bpf_sock_ops.family) {
+            AF_INET => Address::from_v4_be(read!(self.ops, bpf_sock_ops.local_ip4)),
+            _ => Address::from_v6_be(read_words!(self.ops, bpf_sock_ops.local_ip6)),
         }
     }
 
     /// As [`Event::local`].
     #[inline(always)]
     pub(crate) fn remote(&self) -> Address {
-        match read!(self.ops, family) {
-            AF_INET => Address::from_v4_be(read!(self.ops, remote_ip4)),
-            _ => Address::from_v6_be(read_words!(self.ops, remote_ip6)),
+        match read!(self.ops, bpf_sock_ops.family) {
+            AF_INET => Address::from_v4_be(read!(self.ops, bpf_sock_ops.remote_ip4)),
+            _ => Address::from_v6_be(read_words!(self.ops, bpf_sock_ops.remote_ip6)),
         }
     }
 
     #[inline(always)]
     pub(crate) fn local_port_host(&self) -> u16 {
-        read!(self.ops, local_port) as u16
+        read!(self.ops, bpf_sock_ops.local_port) as u16
     }
 
     /// The field is in network order in a word of 32 bits.
     #[inline(always)]
     pub(crate) fn remote_port_host(&self) -> u16 {
-        u32::from_be(read!(self.ops, remote_port)) as u16
+        u32::from_be(read!(self.ops, bpf_sock_ops.remote_port)) as u16
     }
 
     /// Asks to be called when the socket changes its state.
     #[inline(always)]
     pub(crate) fn watch_state(&self) {
-        let flags = read!(self.ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
+        let flags = read!(self.ops, bpf_sock_ops.bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;
         // SAFETY: a valid context. It can only fail for a handshake that is no socket yet.
         unsafe { aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set(self.ops, flags as i32) };
     }
@@ -280,37 +318,38 @@ pub(crate) trait Segment {
 impl Segment for SkLookupContext {
     #[inline(always)]
     fn is_tcp(&self) -> bool {
-        read!(self.lookup, protocol) == TCP
+        read!(self.lookup, bpf_sk_lookup.protocol) == TCP
     }
 
     #[inline(always)]
     fn local(&self) -> Address {
-        match read!(self.lookup, family) {
-            AF_INET => Address::from_v4_be(read!(self.lookup, local_ip4)),
-            _ => Address::from_v6_be(read_words!(self.lookup, local_ip6)),
+        match read!(self.lookup, bpf_sk_lookup.family) {
+            AF_INET => Address::from_v4_be(read!(self.lookup, bpf_sk_lookup.local_ip4)),
+            _ => Address::from_v6_be(read_words!(self.lookup, bpf_sk_lookup.local_ip6)),
         }
     }
 
     #[inline(always)]
     fn remote(&self) -> Address {
-        match read!(self.lookup, family) {
-            AF_INET => Address::from_v4_be(read!(self.lookup, remote_ip4)),
-            _ => Address::from_v6_be(read_words!(self.lookup, remote_ip6)),
+        match read!(self.lookup, bpf_sk_lookup.family) {
+            AF_INET => Address::from_v4_be(read!(self.lookup, bpf_sk_lookup.remote_ip4)),
+            _ => Address::from_v6_be(read_words!(self.lookup, bpf_sk_lookup.remote_ip6)),
         }
     }
 
     #[inline(always)]
     fn local_port_host(&self) -> u16 {
-        read!(self.lookup, local_port) as u16
+        read!(self.lookup, bpf_sk_lookup.local_port) as u16
     }
 
     #[inline(always)]
     fn remote_port_host(&self) -> u16 {
-        u16::from_be(read!(self.lookup, remote_port))
+        // SAFETY: a field of the context, the only one of two bytes.
+        u16::from_be(unsafe { read_volatile(&raw const (*self.lookup).remote_port) })
     }
 
     #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
-        read!(self.lookup, ingress_ifindex)
+        read!(self.lookup, bpf_sk_lookup.ingress_ifindex)
     }
 }

@@ -7,7 +7,7 @@
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "atomic addition, which `core` offers this target under no stable name")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod connect;
 mod ctx;

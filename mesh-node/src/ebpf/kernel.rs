@@ -146,13 +146,20 @@ impl Kernel {
         let mut order = Vec::new();
         for point in AttachPoint::ALL {
             let error = |source| EbpfError::Attach { program: point.program(), to: point.name().to_owned(), source };
+            let own = self.linked_program(point)?;
             for id in sys::effective_programs(self.cgroup.as_fd(), point.kernel()).map_err(error)? {
                 // Gone since: the order is that of a moment anyway.
                 let Ok(name) = sys::program_name(id) else { continue };
-                order.push(ProgramAt::new(point, id, name));
+                order.push(ProgramAt::new(point, id, name, own));
             }
         }
         Ok(order)
+    }
+
+    fn linked_program(&self, point: AttachPoint) -> Result<Option<u32>, EbpfError> {
+        let path = self.pins.link(point.program());
+        let Some(link) = pins::open(&path)? else { return Ok(None) };
+        sys::link_info(link.as_fd()).map(|(_, program)| Some(program)).map_err(pin_error("read", &path))
     }
 
     /// How full the maps are. A few system calls a pod.
@@ -199,7 +206,7 @@ impl Kernel {
     }
 
     fn is_at_our_cgroup(&self, link: &OwnedFd) -> io::Result<bool> {
-        Ok(sys::link_target(link.as_fd())? == LinkTarget::Cgroup(self.cgroup.metadata()?.ino()))
+        Ok(sys::link_info(link.as_fd())?.0 == LinkTarget::Cgroup(self.cgroup.metadata()?.ino()))
     }
 
     /// Gives pinned pods the new program, and forgets entries of pods whose enrolment or release was cut short.
@@ -273,9 +280,9 @@ impl Kernel {
     fn linked_netns(&self, pin: PodPin) -> Result<Option<u32>, EbpfError> {
         let path = self.pins.pod(pin);
         let Some(link) = pins::open(&path)? else { return Ok(None) };
-        match sys::link_target(link.as_fd()).map_err(pin_error("read", &path))? {
-            LinkTarget::Netns(inode) if inode != 0 => Ok(Some(inode)),
-            LinkTarget::Netns(_) | LinkTarget::Cgroup(_) | LinkTarget::Other => Ok(None),
+        match sys::link_info(link.as_fd()).map_err(pin_error("read", &path))? {
+            (LinkTarget::Netns(inode), _) if inode != 0 => Ok(Some(inode)),
+            (LinkTarget::Netns(_) | LinkTarget::Cgroup(_) | LinkTarget::Other, _) => Ok(None),
         }
     }
 

@@ -18,6 +18,6 @@ mod tests;
 pub use error::EbpfError;
 pub use kernel::Kernel;
 pub use marks::{Exempt, SocketMarks};
-pub use order::{AttachPoint, ProgramAt, foreign_ahead};
+pub use order::{AttachPoint, Owner, ProgramAt, foreign_ahead};
 pub use pins::cgroup2_root;
 pub use pods::{AdoptedPod, Bounds, MapEntries, PodCapture, uid_hash};

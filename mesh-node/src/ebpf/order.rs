@@ -69,22 +69,39 @@ pub struct ProgramAt {
     pub id: u32,
     /// At most 15 bytes; may be empty.
     pub name: String,
-    /// Of any instance of Keelson.
-    pub ours: bool,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Whose a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// This instance's.
+    Own,
+    /// Another instance's of Keelson, by its name. It acts on its own pods only.
+    Instance,
+    /// Somebody else's.
+    Foreign,
 }
 
 impl ProgramAt {
-    pub(super) fn new(point: AttachPoint, id: u32, name: String) -> Self {
-        Self { point, id, ours: name.starts_with(PROGRAM_PREFIX), name }
+    pub(super) fn new(point: AttachPoint, id: u32, name: String, own: Option<u32>) -> Self {
+        let owner = match own {
+            Some(own) if own == id => Owner::Own,
+            _ if name.starts_with(PROGRAM_PREFIX) => Owner::Instance,
+            _ => Owner::Foreign,
+        };
+        Self { point, id, name, owner }
     }
 }
 
-/// Programs of others that run before all of ours at `connect`: a socket load balancer there (Cilium, Calico) would
+/// Foreign programs that run before this instance's at `connect`: a socket load balancer there (Cilium, Calico) would
 /// hide the service addresses from us. `order` is what [`super::Kernel::attach_order`] returned.
 pub fn foreign_ahead(order: &[ProgramAt]) -> Vec<&ProgramAt> {
     [AttachPoint::Connect4, AttachPoint::Connect6]
         .into_iter()
-        .flat_map(|point| order.iter().filter(move |program| program.point == point).take_while(|program| !program.ours))
+        .flat_map(|point| order.iter().filter(move |program| program.point == point).take_while(|program| program.owner != Owner::Own))
+        .filter(|program| program.owner == Owner::Foreign)
         .collect()
 }
 
@@ -94,15 +111,17 @@ mod tests {
 
     #[test]
     fn only_foreign_programs_in_front_at_connect_count() {
-        let at = |point, id, name: &str| ProgramAt::new(point, id, name.into());
+        let at = |point, id, name: &str| ProgramAt::new(point, id, name.into(), [2, 5, 7].into_iter().find(|own| *own == id));
         let order = [
             at(AttachPoint::SockOps, 1, "other"),
             at(AttachPoint::SockOps, 2, SOCK_OPS),
             at(AttachPoint::Connect4, 3, "cil_sock4_conne"),
+            // Another instance's.
             at(AttachPoint::Connect4, 4, CONNECT4),
-            at(AttachPoint::Connect4, 5, "behind"),
-            at(AttachPoint::Connect6, 6, CONNECT6),
-            at(AttachPoint::Connect6, 7, "behind"),
+            at(AttachPoint::Connect4, 5, CONNECT4),
+            at(AttachPoint::Connect4, 6, "behind"),
+            at(AttachPoint::Connect6, 7, CONNECT6),
+            at(AttachPoint::Connect6, 8, "behind"),
         ];
         assert_eq!(foreign_ahead(&order).iter().map(|program| program.id).collect::<Vec<_>>(), [3]);
     }

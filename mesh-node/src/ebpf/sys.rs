@@ -198,18 +198,19 @@ struct LinkInfo {
     pad_end: u32,
 }
 
-/// Asks a link.
-pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
+/// What a link is attached to, and the id of its program.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(LinkTarget, u32)> {
     const CGROUP: u32 = 3;
     const NETNS: u32 = 5;
     let mut info = LinkInfo::default();
     object_info(link, &mut info)?;
-    Ok(match info.kind {
+    let target = match info.kind {
         CGROUP => LinkTarget::Cgroup(info.target),
         // `netns_ino` is the first half of the union.
         NETNS => LinkTarget::Netns(u32::from_ne_bytes(info.target.to_ne_bytes()[..4].try_into().expect("four of eight"))),
         _ => LinkTarget::Other,
-    })
+    };
+    Ok((target, info.prog_id))
 }
 
 /// `struct bpf_prog_info` up to the name.
