@@ -74,6 +74,8 @@ reasons! {
     NoEndpoints = "NO_ENDPOINTS", Server, Later, "CONNECT";
     /// The service has endpoints, none of them ready.
     NoHealthyEndpoint = "NO_HEALTHY_ENDPOINT", Server, Later, "CONNECT";
+    /// The service has ready endpoints, but none where it wants them (internalTrafficPolicy: Local).
+    NoEndpointInScope = "NO_ENDPOINT_IN_SCOPE", Server, Later, "CONNECT";
     /// Nothing listens at the destination's address and port.
     ConnectRefused = "CONNECT_REFUSED", Server, OtherEndpoint, "CONNECT";
     /// The destination did not answer in time: is it down, or a NetworkPolicy closing its port?

@@ -46,18 +46,18 @@ pub struct Copied {
 /// Copies until both directions have ended. On the opening node the socket is the downstream and the stream the upstream, on
 /// the accepting node the other way round.
 ///
-/// On an error the stream is reset and the socket is reset when it is dropped here: an application never sees a clean end
+/// On an error the stream is reset and the socket is reset when it is dropped: an application never sees a clean end
 /// that the other side did not send. Bytes that a reset overtakes are lost, as they are in TCP.
-pub async fn copy_bidirectional(mut tcp: TcpStream, stream: H2Stream, meter: &impl Meter) -> Result<Copied, CopyError> {
+pub async fn copy_bidirectional(tcp: &mut TcpStream, stream: H2Stream, meter: &impl Meter) -> Result<Copied, CopyError> {
     let ends = Ends::of(stream.role());
     let (mut send, mut recv) = stream.split();
     let mut copied = Copied::default();
-    let result = join(&mut tcp, &mut send, &mut recv, &mut Tally { meter, ends, copied: &mut copied }).await;
+    let result = join(tcp, &mut send, &mut recv, &mut Tally { meter, ends, copied: &mut copied }).await;
     match result {
         Ok(()) => Ok(copied),
         Err(error) => {
             send.reset();
-            reset_on_close(&tcp);
+            reset_on_close(tcp);
             Err(error)
         }
     }

@@ -1,0 +1,243 @@
+//! The composition root: every part is made here, given what it needs, and started.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use mesh_proto::enrol::enrolment_service_server::EnrolmentServiceServer;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tracing::{error, info, warn};
+
+use crate::{
+    admin::{self, Admin, Endpoint, Readiness},
+    authz,
+    config::Config,
+    ebpf::{self, AttachPoint, Kernel, Owner},
+    enrol::{Agent, LocalPods, agent::PodLimits, record::Records, service::Service},
+    hbone,
+    identity::{Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
+    inbound::{Deliverer, Inbound},
+    outbound::{Dialer, Limits, Outbound},
+    state::{Client, Reporter, Store, client::chain, disk::StateFile},
+    telemetry::Telemetry,
+    worker::Workers,
+};
+
+/// What a certificate is asked for; the authority may give less.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// How often the order of programs at `connect()` is looked at.
+const ORDER_PATROL: Duration = Duration::from_secs(5);
+/// How often a drain looks for the last connection.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Sets the log's filter while running.
+pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Runs the node until it has drained. Must be called inside the control runtime.
+pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
+    config.validate().map_err(anyhow::Error::msg)?;
+    let (runtime_dir, state_dir) = (config.runtime_dir.clone(), config.state_dir());
+    for dir in [&runtime_dir, &state_dir] {
+        private_dir(dir).with_context(|| format!("directory {}", dir.display()))?;
+    }
+    let cgroup = match config.cgroup.clone() {
+        Some(cgroup) => cgroup,
+        None => ebpf::cgroup2_root().context("no cgroup v2 hierarchy is mounted: name its root with --cgroup")?,
+    };
+    let kernel = Kernel::open(&config.bpffs, &cgroup, &config.instance).context("the kernel programs can not be set up")?;
+    if config.uninstall {
+        kernel.uninstall().context("uninstalling")?;
+        remove_if_there(&runtime_dir.join("pods"))?;
+        info!("every capture of this instance is released");
+        return Ok(());
+    }
+
+    let workers = Arc::new(Workers::start(worker_count(&config)).context("worker threads")?);
+    let (store, telemetry, pods) = (Store::new(), Telemetry::new(), Arc::new(LocalPods::default()));
+    let controller = channel(&config.controller, ChannelRoots::File(config.ca_root.clone())).context("--controller")?;
+    let certificates_dir = state_dir.join("certificates");
+    let disk = Disk::open(&certificates_dir).with_context(|| format!("directory {}", certificates_dir.display()))?;
+    let certificates = Certificates::new(Vec::new(), Some(Arc::new(disk)));
+    let (connected, is_connected) = watch::channel(false);
+    let reporter = Reporter::new(config.name.clone(), controller.clone(), token(&config.token_file), is_connected);
+    let draining = watch::Sender::new(false);
+    let readiness = Arc::new(Readiness { behind_foreign: AtomicBool::new(false), draining });
+    let settings = hbone::Settings { drain_timeout: config.drain, ..hbone::Settings::default() };
+
+    let marks = kernel.marks();
+    let outbound = Arc::new(Outbound {
+        workers: workers.clone(),
+        marks: marks.clone(),
+        dialer: Dialer { marks: marks.clone(), timeout: config.connect_timeout },
+        store: store.clone(),
+        pods: pods.clone(),
+        certificates: certificates.clone(),
+        telemetry: telemetry.clone(),
+        limits: Limits { configuration: config.configuration_wait, certificate: config.certificate_wait },
+    });
+    let inbound = Arc::new(Inbound {
+        workers: workers.clone(),
+        deliverer: Deliverer { marks, timeout: config.connect_timeout },
+        store: store.clone(),
+        certificates: certificates.clone(),
+        telemetry: telemetry.clone(),
+        hbone: settings.clone(),
+        patience: config.configuration_wait,
+        draining: readiness.draining.subscribe(),
+    });
+    let agent = Arc::new(Agent {
+        kernel,
+        records: Records::open(&runtime_dir).context("records of captured pods")?,
+        pods,
+        workers: workers.clone(),
+        store: store.clone(),
+        certificates: certificates.clone(),
+        reporter: reporter.clone(),
+        telemetry: telemetry.clone(),
+        outbound,
+        inbound,
+        hbone: settings,
+        limits: PodLimits { connections: config.pod_connections, tunnel_bytes: config.pod_tunnel_mib << 20 },
+        changes: tokio::sync::Mutex::default(),
+        entries: Mutex::default(),
+    });
+
+    let client = Client {
+        node_id: format!("keelson~{}", config.name),
+        channel: controller.clone(),
+        token: token(&config.token_file),
+        store: store.clone(),
+        telemetry: telemetry.clone(),
+        file: StateFile::new(&state_dir),
+        connected,
+    };
+    tokio::spawn(client.run());
+    let authority =
+        GrpcAuthoritySettings { token: config.token_file.clone(), cluster: "Kubernetes".into(), validity: CERTIFICATE_VALIDITY };
+    tokio::spawn(certificates.clone().run(Arc::new(GrpcAuthority::new(controller, authority))));
+    tokio::spawn(reporter.run());
+    tokio::spawn(authz::watch(store.clone(), telemetry.clone()));
+
+    // Before anybody may enrol: what was captured is served again first.
+    agent.adopt().await;
+    tokio::spawn(agent.clone().patrol());
+    tokio::spawn(watch_order(agent.clone(), readiness.clone()));
+
+    let admin = Arc::new(Admin {
+        node: config.name.clone(),
+        instance: config.instance.clone(),
+        started: SystemTime::now(),
+        store,
+        agent: agent.clone(),
+        certificates,
+        telemetry: telemetry.clone(),
+        workers,
+        readiness: readiness.clone(),
+        set_log,
+        log: Mutex::new(config.log.clone()),
+    });
+    serve_admin(&config, &admin).await?;
+    let enrol = admin::bind_unix(&runtime_dir.join("enrol.sock")).context("enrolment socket")?;
+    let server = tonic::transport::Server::builder().add_service(EnrolmentServiceServer::new(Service(agent)));
+    tokio::spawn(async move {
+        if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(enrol)).await {
+            error!(error = %chain(&error), "pods can no longer be enrolled");
+        }
+    });
+    info!(node = config.name, instance = config.instance, "the node proxy runs");
+    finish(&config, &readiness, &telemetry).await
+}
+
+/// Waits for a signal or a request to drain, and then for open connections.
+async fn finish(config: &Config, readiness: &Readiness, telemetry: &Telemetry) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut draining = readiness.draining.subscribe();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+    readiness.draining.send_replace(true);
+    info!(connections = telemetry.count(), within = ?config.drain, "draining");
+    let drained = async {
+        while telemetry.count() > 0 {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    tokio::select! {
+        () = drained => info!("drained"),
+        () = tokio::time::sleep(config.drain) => warn!(connections = telemetry.count(), "the drain's time is up; what is open is reset"),
+        _ = terminate.recv() => warn!(connections = telemetry.count(), "told again to stop; what is open is reset"),
+        _ = interrupt.recv() => warn!(connections = telemetry.count(), "told again to stop; what is open is reset"),
+    }
+    Ok(())
+}
+
+async fn serve_admin(config: &Config, admin: &Arc<Admin>) -> Result<()> {
+    for (address, endpoint) in
+        [(config.admin, Endpoint::Admin), (config.metrics, Endpoint::Metrics), (config.ready, Endpoint::Ready)]
+    {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        tokio::spawn(admin::serve_tcp(listener, endpoint, admin.clone()));
+    }
+    let socket = admin::bind_unix(&config.runtime_dir.join("admin.sock")).context("admin socket")?;
+    tokio::spawn(admin::serve_unix(socket, Endpoint::Admin, admin.clone()));
+    Ok(())
+}
+
+/// A foreign program that runs before ours at `connect()` may rewrite what the application dialled before we see it.
+async fn watch_order(agent: Arc<Agent>, readiness: Arc<Readiness>) {
+    loop {
+        match agent.kernel.attach_order() {
+            Ok(order) => {
+                let foreign = [AttachPoint::Connect4, AttachPoint::Connect6].into_iter().flat_map(|point| {
+                    let at_point = order.iter().filter(move |program| program.point == point);
+                    at_point.take_while(|program| program.owner == Owner::Foreign).map(|program| program.name.clone())
+                });
+                let foreign: Vec<String> = foreign.collect();
+                agent.telemetry.metrics.foreign_programs.set(foreign.len() as i64);
+                if readiness.behind_foreign.swap(!foreign.is_empty(), Relaxed) != !foreign.is_empty() {
+                    warn!(?foreign, "foreign programs run before ours at connect()");
+                }
+            }
+            Err(error) => warn!(error = %chain(&error), "the order of programs can not be read"),
+        }
+        tokio::time::sleep(ORDER_PATROL).await;
+    }
+}
+
+fn worker_count(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.workers.map_or_else(cores, usize::from)
+}
+
+fn token(file: &Path) -> Box<dyn Fn() -> io::Result<String> + Send + Sync> {
+    let file: PathBuf = file.to_owned();
+    Box::new(move || Ok(fs::read_to_string(&file)?.trim().to_owned()))
+}
+
+fn private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if !fs::metadata(path)?.is_dir() {
+        bail!("is not a directory");
+    }
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,337 @@
+//! One captured connection, from the application's `connect()` to the other application.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_policy::{
+    authz,
+    destination::{self, Candidates, Hop, Plan, Refusal},
+    model::{Service, Snapshot, Workload},
+};
+use tokio::net::TcpStream;
+
+use super::dial::Dialer;
+use crate::{
+    authz::denied,
+    copy::{self, End},
+    ebpf::{Exempt, SocketMarks},
+    enrol::{LocalPods, Pod, pod::InFlightGuard},
+    hbone::{self, Baggage, ConnectRequest, H2Stream, PoolKey},
+    identity::Certificates,
+    reason::{Failure, Reason},
+    state::Store,
+    telemetry::{Direction, Flow, Party, Security, Telemetry, Tracked, Transport},
+    worker::{WorkerId, Workers},
+};
+
+/// How long a connection may wait for what is not there yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For the pod itself, or an address inside the mesh, to become known.
+    pub configuration: Duration,
+    /// For the pod's certificate.
+    pub certificate: Duration,
+}
+
+/// Everything that an outbound connection needs.
+pub struct Outbound {
+    pub workers: Arc<Workers>,
+    pub marks: SocketMarks,
+    pub dialer: Dialer,
+    pub store: Arc<Store>,
+    pub pods: Arc<LocalPods>,
+    pub certificates: Arc<Certificates>,
+    pub telemetry: Arc<Telemetry>,
+    pub limits: Limits,
+}
+
+/// The connection that was asked for.
+struct Wanted {
+    pod: Arc<Pod>,
+    worker: WorkerId,
+    source: Arc<Workload>,
+    app: SocketAddr,
+    original: SocketAddr,
+    since: Instant,
+}
+
+/// A connection to the destination, described and counted.
+enum Upstream {
+    Tcp(TcpStream, Tracked),
+    /// Both halves are served here.
+    SameNode(TcpStream, (Tracked, Tracked)),
+    Hbone(H2Stream, Tracked),
+}
+
+impl Outbound {
+    /// Serves one accepted connection to its end. Whatever fails, the application sees a reset, never an empty answer.
+    pub async fn serve(&self, pod: Arc<Pod>, worker: WorkerId, mut app: TcpStream, peer: SocketAddr) {
+        let since = Instant::now();
+        let wanted = match self.wanted(pod, worker, &app, peer, since).await {
+            Ok(wanted) => wanted,
+            Err((flow, failure)) => {
+                self.telemetry.refuse(&flow, since, &failure);
+                return copy::reset_on_close(&app);
+            }
+        };
+        match self.connect(&wanted).await {
+            Ok((upstream, _in_flight)) => carry(&mut app, upstream).await,
+            Err((flow, failure)) => {
+                self.telemetry.refuse(&flow, since, &failure);
+                copy::reset_on_close(&app);
+            }
+        }
+    }
+
+    /// Where the application wanted to go, and who it is.
+    async fn wanted(
+        &self,
+        pod: Arc<Pod>,
+        worker: WorkerId,
+        app: &TcpStream,
+        peer: SocketAddr,
+        since: Instant,
+    ) -> Result<Wanted, (Box<Flow>, Failure)> {
+        let refused =
+            |original: SocketAddr, failure| (Box::new(described(&self.store.load(), &pod, None, peer, original)), failure);
+        let own = app.local_addr().unwrap_or(peer);
+        let original = match self.marks.original_dst(app) {
+            Ok(Some(original)) => original,
+            Ok(None) => return Err(refused(own, Failure::new(Reason::NotCaptured, format!("{peer} dialled the proxy itself")))),
+            Err(error) => return Err(refused(own, Failure::new(Reason::Internal, format!("original destination: {error}")))),
+        };
+        let known = self.store.wait_for(self.limits.configuration, |snapshot| snapshot.workload(&pod.uid).cloned()).await;
+        match known {
+            Some(source) => Ok(Wanted { pod, worker, source, app: peer, original, since }),
+            None => {
+                Err(refused(original, Failure::new(Reason::SourceUnknown, format!("{} is not known to the controller", pod.uid))))
+            }
+        }
+    }
+
+    /// Plans, waits while the plan says so, and connects to the first candidate that answers.
+    async fn connect(&self, wanted: &Wanted) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
+        let mut refusal = Refusal::UnknownAddress;
+        let plan = self
+            .store
+            .wait_for(self.limits.configuration, |snapshot| match destination::plan(snapshot, &wanted.source, wanted.original) {
+                Plan::Wait { refusal: waiting } => {
+                    refusal = waiting;
+                    None
+                }
+                settled => Some((settled, snapshot.clone())),
+            })
+            .await;
+        let flow = |service: Option<&Arc<Service>>| {
+            let mut flow = described(&self.store.load(), &wanted.pod, Some(&wanted.source), wanted.app, wanted.original);
+            flow.service = service.cloned();
+            flow
+        };
+        match plan {
+            None | Some((Plan::Wait { .. }, _)) => Err((Box::new(flow(None)), refused(refusal, wanted.original))),
+            Some((Plan::Refused { refusal }, snapshot)) => {
+                let service = snapshot.service_at(wanted.original.ip());
+                Err((Box::new(flow(service)), refused(refusal, wanted.original)))
+            }
+            Some((Plan::Passthrough { address, service }, _)) => {
+                let mut flow = flow(service.as_ref());
+                flow.destination_address = Some(address);
+                match self.dialer.dial(&wanted.pod.netns, address, Exempt::Proxy).await {
+                    Ok(stream) => Ok((Upstream::Tcp(stream, self.telemetry.open(flow)), None)),
+                    Err(failure) => Err((Box::new(flow), failure)),
+                }
+            }
+            Some((Plan::Connect(candidates), _)) => self.try_each(wanted, candidates, flow).await,
+        }
+    }
+
+    /// Another endpoint is tried before the application sees a failure, as long as the failure is the endpoint's.
+    async fn try_each(
+        &self,
+        wanted: &Wanted,
+        mut candidates: Candidates,
+        flow: impl Fn(Option<&Arc<Service>>) -> Flow,
+    ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
+        let mut last = (Box::new(flow(candidates.service())), refused(Refusal::NoEndpoints, wanted.original));
+        let mut rng = fastrand::Rng::new();
+        while let Some(hop) = candidates.next_hop(&|uid| self.pods.contains(uid), &wanted.pod.in_flight, &mut rng) {
+            let mut flow = flow(candidates.service());
+            flow.destination = Party { workload: Some(hop.workload().clone()), identity: None };
+            let in_flight = wanted.pod.in_flight.enter(&hop.workload().uid);
+            match self.hop(wanted, hop, flow).await {
+                Ok(upstream) => return Ok((upstream, Some(in_flight))),
+                Err(failed) => {
+                    let retry = failed.1.reason.retry();
+                    last = failed;
+                    if retry != crate::reason::Retry::OtherEndpoint {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn hop(&self, wanted: &Wanted, hop: Hop, mut flow: Flow) -> Result<Upstream, (Box<Flow>, Failure)> {
+        match hop {
+            Hop::Direct { address, .. } => {
+                flow.destination_address = Some(address);
+                match self.dialer.dial(&wanted.pod.netns, address, Exempt::Proxy).await {
+                    Ok(stream) => Ok(Upstream::Tcp(stream, self.telemetry.open(flow))),
+                    Err(failure) => Err((Box::new(flow), failure)),
+                }
+            }
+            Hop::DirectByName { hostname, .. } => {
+                let failure =
+                    Failure::new(Reason::ConnectFailed, format!("{hostname} has no address and names are not resolved here"));
+                Err((Box::new(flow), failure))
+            }
+            Hop::SameNode { address, workload } => self.same_node(wanted, address, &workload, flow).await,
+            Hop::Hbone { address, gateway, expected, .. } => {
+                flow.destination_address = Some(address);
+                flow.transport = Transport::Hbone;
+                flow.security = Security::MutualTls;
+                match self.tunnel(wanted, address, gateway, expected, &mut flow).await {
+                    Ok(stream) => Ok(Upstream::Hbone(stream, self.telemetry.open(flow))),
+                    Err(failure) => Err((Box::new(flow), failure)),
+                }
+            }
+        }
+    }
+
+    /// The destination's policy is judged here, then the connection goes over the veth like any of the pod's own, so that
+    /// a NetworkPolicy sees it. The token lets it pass the destination's inbound capture.
+    async fn same_node(
+        &self,
+        wanted: &Wanted,
+        address: SocketAddr,
+        workload: &Arc<Workload>,
+        mut flow: Flow,
+    ) -> Result<Upstream, (Box<Flow>, Failure)> {
+        flow.destination_address = Some(address);
+        let snapshot = self.store.load();
+        flow.destination.identity = Some(workload.identity());
+        let identity = wanted.pod.identity(&snapshot);
+        let connection = authz::Connection {
+            source_identity: Some(&identity),
+            source_ip: wanted.app.ip(),
+            destination_ip: address.ip(),
+            destination_port: address.port(),
+        };
+        let verdict = authz::decide(&snapshot, workload, &connection);
+        drop(snapshot);
+        let inbound = Flow { direction: Direction::Inbound, ..flow.clone() };
+        if let Some(failure) = denied(&verdict.outcome) {
+            self.telemetry.refuse(&inbound, wanted.since, &failure);
+            return Err((Box::new(flow), failure));
+        }
+        match self.dialer.dial(&wanted.pod.netns, address, Exempt::ProxyToken).await {
+            Ok(stream) => Ok(Upstream::SameNode(stream, (self.telemetry.open(flow), self.telemetry.open(inbound)))),
+            Err(failure) => Err((Box::new(flow), failure)),
+        }
+    }
+
+    async fn tunnel(
+        &self,
+        wanted: &Wanted,
+        address: SocketAddr,
+        gateway: SocketAddr,
+        expected: Vec<mesh_policy::model::Identity>,
+        flow: &mut Flow,
+    ) -> Result<H2Stream, Failure> {
+        let identity = wanted.pod.identity(&self.store.load());
+        let deadline = tokio::time::Instant::now() + self.limits.certificate;
+        let tls = self.certificates.wait(&identity, deadline).await;
+        let tls = tls.map_err(|error| Failure::new(Reason::CertificatePending, error.to_string()))?;
+        flow.destination.identity = expected.first().cloned();
+        let key = PoolKey { source: identity, destination: expected.into(), address: gateway };
+        let request = ConnectRequest {
+            authority: address.into(),
+            baggage: baggage(&wanted.source),
+            forwarded: Some(hbone::Forwarded {
+                by_for: Some(hbone::ForwardedFor { address: wanted.app.ip(), port: Some(wanted.app.port()) }),
+                host: flow.service.as_ref().map(|service| service.hostname.to_string()).unwrap_or_default(),
+            }),
+            traceparent: None,
+        };
+        let opened = wanted.pod.lane(wanted.worker).tunnels.open(&key, &tls, &request).await;
+        opened.map_err(|error| Failure::new(error.reason(), crate::state::client::chain(&error)))
+    }
+}
+
+/// Copies until both directions have ended or a policy change ends the connection.
+async fn carry(app: &mut TcpStream, upstream: Upstream) {
+    match upstream {
+        Upstream::Tcp(mut stream, tracked) => {
+            let result = copy::bidirectional(app, &mut stream, &tracked).await;
+            tracked.close(result.err().map(|error| broken(&error)).as_ref());
+        }
+        Upstream::SameNode(mut stream, halves) => {
+            let failure = tokio::select! {
+                result = copy::bidirectional(app, &mut stream, &halves) => result.err().map(|error| broken(&error)),
+                () = halves.1.revoked() => {
+                    copy::reset_on_close(app);
+                    copy::reset_on_close(&stream);
+                    Some(Reason::PolicyRevoked.into())
+                }
+            };
+            halves.0.close(failure.as_ref());
+            halves.1.close(failure.as_ref());
+        }
+        Upstream::Hbone(stream, tracked) => {
+            let result = hbone::copy_bidirectional(app, stream, &tracked).await;
+            tracked.close(result.err().map(|error| broken(&error)).as_ref());
+        }
+    }
+}
+
+/// How a copy error is reported.
+pub(crate) fn broken(error: &copy::CopyError) -> Failure {
+    let reason = match error.end {
+        End::Downstream => Reason::ClientReset,
+        End::Upstream => Reason::ServerReset,
+    };
+    Failure::new(reason, error.source.to_string())
+}
+
+fn refused(refusal: Refusal, original: SocketAddr) -> Failure {
+    let reason = match refusal {
+        Refusal::UnknownAddress => Reason::UnknownAddress,
+        Refusal::NoServicePort => Reason::NoServicePort,
+        Refusal::NoEndpoints => Reason::NoEndpoints,
+        Refusal::NoHealthyEndpoint => Reason::NoHealthyEndpoint,
+        Refusal::NoEndpointInScope => Reason::NoEndpointInScope,
+        Refusal::RegistryOnly => Reason::RegistryOnly,
+    };
+    Failure::new(reason, original.to_string())
+}
+
+fn described(snapshot: &Snapshot, pod: &Pod, source: Option<&Arc<Workload>>, app: SocketAddr, original: SocketAddr) -> Flow {
+    Flow {
+        direction: Direction::Outbound,
+        transport: Transport::Tcp,
+        security: Security::None,
+        source_address: app,
+        original_destination: original,
+        destination_address: None,
+        source: Party { workload: source.cloned(), identity: Some(pod.identity(snapshot)) },
+        destination: Party::default(),
+        service: None,
+    }
+}
+
+fn baggage(source: &Workload) -> Baggage {
+    Baggage {
+        cluster: source.cluster.to_string(),
+        namespace: source.namespace.to_string(),
+        workload_kind: source.kind,
+        workload: source.workload_name.to_string(),
+        service: source.canonical_name.to_string(),
+        revision: source.canonical_revision.to_string(),
+        region: source.locality.region.to_string(),
+        zone: source.locality.zone.to_string(),
+    }
+}

@@ -1,0 +1,41 @@
+//! Connecting from inside a pod, past the capture.
+
+use std::{net::SocketAddr, time::Duration};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{
+    ebpf::{Exempt, SocketMarks},
+    enrol::netns::Netns,
+    reason::{Failure, Reason},
+};
+
+/// Makes connections that leave from a pod's namespace and are not captured again.
+#[derive(Clone)]
+pub struct Dialer {
+    pub marks: SocketMarks,
+    /// Istio's `connectTimeout`.
+    pub timeout: Duration,
+}
+
+impl Dialer {
+    /// Connects to `to` with the pod's own address, so that the network sees pod to pod.
+    pub async fn dial(&self, netns: &Netns, to: SocketAddr, how: Exempt) -> Result<TcpStream, Failure> {
+        let internal = |what: &str, error: &dyn std::fmt::Display| Failure::new(Reason::Internal, format!("{what}: {error}"));
+        let socket = netns.run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)));
+        let socket = socket.map_err(|error| internal("the pod's namespace", &error))?;
+        let socket = socket.map_err(|error| internal("socket", &error))?;
+        socket.set_nonblocking(true).map_err(|error| internal("socket", &error))?;
+        self.marks.exempt(&socket, how).map_err(|error| internal("exempting a socket from capture", &error))?;
+        let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
+        match tokio::time::timeout(self.timeout, connecting).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(Failure::from_connect(&error, to)),
+            Err(_) => Err(Failure::new(Reason::ConnectTimeout, format!("{to}: no answer in {:?}", self.timeout))),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! A captured pod dials: accept, find out where to, plan, connect, carry.
+
+mod accept;
+mod connection;
+mod dial;
+
+pub use accept::accept;
+pub(crate) use accept::accept_each;
+pub(crate) use connection::broken;
+pub use connection::{Limits, Outbound};
+pub use dial::Dialer;

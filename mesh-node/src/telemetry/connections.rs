@@ -1,0 +1,279 @@
+//! Every open connection, for metrics, the access log, `meshctl connections`, and for policy changes that revoke.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+use tracing::Level;
+
+use super::{
+    flow::{Direction, Flow, Security, Transport},
+    metrics::{Metrics, TcpCounters},
+};
+use crate::{
+    copy::Meter,
+    reason::{Failure, Reason},
+};
+
+/// Locks are held for a map operation only; this many of them keep workers out of each other's way.
+const SHARDS: usize = 16;
+
+/// Where connections are opened and looked up.
+pub struct Telemetry {
+    pub metrics: Metrics,
+    next_id: AtomicU64,
+    shards: [Mutex<HashMap<u64, Arc<Open>>>; SHARDS],
+}
+
+struct Open {
+    flow: Flow,
+    since: Instant,
+    sent: AtomicU64,
+    received: AtomicU64,
+    revoked: AtomicBool,
+    revoke: Notify,
+}
+
+impl Telemetry {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { metrics: Metrics::new(), next_id: AtomicU64::new(1), shards: Default::default() })
+    }
+
+    /// Counts a connection as opened and lists it until the guard ends.
+    pub fn open(self: &Arc<Self>, flow: Flow) -> Tracked {
+        let counters = self.metrics.open(&flow);
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let open = Arc::new(Open {
+            flow,
+            since: Instant::now(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            revoked: AtomicBool::new(false),
+            revoke: Notify::new(),
+        });
+        self.shard(id).insert(id, open.clone());
+        Tracked { telemetry: self.clone(), id, open, counters, ended: false }
+    }
+
+    /// Counts and logs a connection that was refused before it reached its destination.
+    pub fn refuse(&self, flow: &Flow, since: Instant, failure: &Failure) {
+        self.metrics.refuse(flow, failure.reason);
+        log(flow, since, (0, 0), Some(failure));
+    }
+
+    pub fn rows(&self) -> Vec<ConnectionRow> {
+        let mut rows: Vec<_> = self.all().into_iter().map(|(id, open)| ConnectionRow::new(id, &open)).collect();
+        rows.sort_by_key(|row| row.id);
+        rows
+    }
+
+    /// The open connections, for whoever judges them anew.
+    pub fn revocable(&self) -> Vec<Revocable> {
+        self.all().into_iter().map(|(_, open)| Revocable(open)).collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn all(&self) -> Vec<(u64, Arc<Open>)> {
+        self.shards
+            .iter()
+            .flat_map(|shard| lock(shard).iter().map(|(id, open)| (*id, open.clone())).collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
+        lock(&self.shards[id as usize % SHARDS])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An open connection that may be closed by a policy change.
+pub struct Revocable(Arc<Open>);
+
+impl Revocable {
+    pub fn flow(&self) -> &Flow {
+        &self.0.flow
+    }
+
+    /// Wakes the connection's task, which closes both sides.
+    pub fn revoke(&self) {
+        self.0.revoked.store(true, Relaxed);
+        self.0.revoke.notify_one();
+    }
+}
+
+/// One open connection. Ends when it is [closed](Self::close) or dropped.
+pub struct Tracked {
+    telemetry: Arc<Telemetry>,
+    id: u64,
+    open: Arc<Open>,
+    counters: TcpCounters,
+    ended: bool,
+}
+
+impl Tracked {
+    pub fn flow(&self) -> &Flow {
+        &self.open.flow
+    }
+
+    /// Completes when a policy change closes the connection.
+    pub async fn revoked(&self) {
+        self.open.revoke.notified().await;
+    }
+
+    /// Ends the connection, with its failure if it did not end well.
+    pub fn close(mut self, failure: Option<&Failure>) {
+        self.end(failure);
+    }
+
+    fn end(&mut self, failure: Option<&Failure>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.telemetry.shard(self.id).remove(&self.id);
+        self.counters.closed.inc();
+        let (sent, received) = (self.open.sent.load(Relaxed), self.open.received.load(Relaxed));
+        if let Some(failure) = failure {
+            self.telemetry.metrics.failure(&self.open.flow, failure.reason);
+        }
+        log(&self.open.flow, self.open.since, (sent, received), failure);
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.end(Some(&Failure::from(Reason::Draining)));
+    }
+}
+
+impl Meter for Tracked {
+    fn sent(&self, bytes: u64) {
+        self.open.sent.fetch_add(bytes, Relaxed);
+        // Istio counts from the server's side: requests are received, responses sent.
+        self.counters.received.inc_by(bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.open.received.fetch_add(bytes, Relaxed);
+        self.counters.sent.inc_by(bytes);
+    }
+}
+
+/// Both halves of a connection that stays on the node.
+impl Meter for (Tracked, Tracked) {
+    fn sent(&self, bytes: u64) {
+        self.0.sent(bytes);
+        self.1.sent(bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.0.received(bytes);
+        self.1.received(bytes);
+    }
+}
+
+/// One access-log line; the field names are ztunnel's.
+fn log(flow: &Flow, since: Instant, (request, response): (u64, u64), failure: Option<&Failure>) {
+    let Flow { direction, transport, security: _, source_address, original_destination, destination_address, .. } = flow;
+    let (source, destination) = (&flow.source, &flow.destination);
+    let dst = destination_address.unwrap_or(*original_destination);
+    let hbone = (*transport == Transport::Hbone).then(|| SocketAddr::new(dst.ip(), mesh_common::ports::HBONE));
+    let hbone = hbone.map(tracing::field::display);
+    let (sent, received) = match direction {
+        Direction::Outbound => (request, response),
+        Direction::Inbound => (response, request),
+    };
+    let identity = |party: &super::Party| party.identity.as_ref().map(ToString::to_string);
+    let duration = format!("{}ms", since.elapsed().as_millis());
+    macro_rules! line {
+        ($level:expr, $message:expr) => {
+            tracing::event!(
+                target: "access",
+                $level,
+                src.addr = %source_address,
+                src.workload = source.workload.as_deref().map(|w| &*w.name),
+                src.namespace = source.workload.as_deref().map(|w| &*w.namespace),
+                src.identity = identity(source),
+                src.cluster = source.workload.as_deref().map(|w| &*w.cluster),
+                dst.addr = %dst,
+                dst.hbone_addr = hbone,
+                dst.service = flow.service.as_deref().map(|s| &*s.hostname),
+                dst.workload = destination.workload.as_deref().map(|w| &*w.name),
+                dst.namespace = destination.workload.as_deref().map(|w| &*w.namespace),
+                dst.identity = identity(destination),
+                dst.cluster = destination.workload.as_deref().map(|w| &*w.cluster),
+                direction = direction.as_str(),
+                bytes_sent = sent,
+                bytes_recv = received,
+                duration = duration,
+                reason = failure.map(|failure| failure.reason.code()),
+                error = failure.map(|failure| failure.detail.as_str()),
+                message = $message,
+            )
+        };
+    }
+    match failure {
+        None => line!(Level::INFO, "connection complete"),
+        Some(_) => line!(Level::ERROR, "connection failed"),
+    }
+}
+
+/// A row of `meshctl connections`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionRow {
+    pub id: u64,
+    pub direction: Direction,
+    pub protocol: Transport,
+    pub security: Security,
+    /// `namespace/name`, where the workload is known.
+    pub source: Option<String>,
+    pub destination: Option<String>,
+    pub service: Option<String>,
+    pub source_identity: Option<String>,
+    pub destination_identity: Option<String>,
+    pub source_address: SocketAddr,
+    pub original_destination: SocketAddr,
+    pub destination_address: Option<SocketAddr>,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub age_ms: u64,
+}
+
+impl ConnectionRow {
+    fn new(id: u64, open: &Open) -> Self {
+        let flow = &open.flow;
+        let name = |party: &super::Party| party.workload.as_ref().map(|w| format!("{}/{}", w.namespace, w.name));
+        let identity = |party: &super::Party| party.identity.as_ref().map(ToString::to_string);
+        Self {
+            id,
+            direction: flow.direction,
+            protocol: flow.transport,
+            security: flow.security,
+            source: name(&flow.source),
+            destination: name(&flow.destination),
+            service: flow.service.as_ref().map(|service| service.key().to_string()),
+            source_identity: identity(&flow.source),
+            destination_identity: identity(&flow.destination),
+            source_address: flow.source_address,
+            original_destination: flow.original_destination,
+            destination_address: flow.destination_address,
+            bytes_sent: open.sent.load(Relaxed),
+            bytes_received: open.received.load(Relaxed),
+            age_ms: u64::try_from(open.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The Prometheus metrics, with the names and labels of Istio's.
+
+use std::{fmt::Write, sync::Arc};
+
+use mesh_policy::model::Workload;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+use super::flow::{Flow, Party};
+use crate::reason::Reason;
+
+type Label = Arc<str>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TcpLabels {
+    reporter: &'static str,
+    source_workload: Label,
+    source_canonical_service: Label,
+    source_canonical_revision: Label,
+    source_workload_namespace: Label,
+    source_principal: Label,
+    source_app: Label,
+    source_version: Label,
+    source_cluster: Label,
+    source_region: Label,
+    source_zone: Label,
+    destination_service: Label,
+    destination_service_namespace: Label,
+    destination_service_name: Label,
+    destination_workload: Label,
+    destination_canonical_service: Label,
+    destination_canonical_revision: Label,
+    destination_workload_namespace: Label,
+    destination_principal: Label,
+    destination_app: Label,
+    destination_version: Label,
+    destination_cluster: Label,
+    destination_region: Label,
+    destination_zone: Label,
+    request_protocol: &'static str,
+    response_flags: &'static str,
+    connection_security_policy: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    direction: &'static str,
+    reason: &'static str,
+    side: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PodLabels {
+    namespace: Label,
+    pod: Label,
+}
+
+/// Every metric family of the node.
+pub struct Metrics {
+    registry: Registry,
+    opened: Family<TcpLabels, Counter>,
+    closed: Family<TcpLabels, Counter>,
+    received_bytes: Family<TcpLabels, Counter>,
+    sent_bytes: Family<TcpLabels, Counter>,
+    failed: Family<TcpLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    pod_cpu: Family<PodLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub pods: Gauge,
+    pub xds_connected: Gauge,
+    pub xds_messages: Counter,
+    pub xds_rejected: Counter,
+    pub foreign_programs: Gauge,
+}
+
+/// The counters of one connection, looked up once.
+pub(super) struct TcpCounters {
+    pub closed: Counter,
+    pub received: Counter,
+    pub sent: Counter,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let build = Info::new(vec![("component", "keelson-node"), ("tag", env!("CARGO_PKG_VERSION"))]);
+        registry.register("istio_build", "Component and version of this process", build);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            opened: Family::default(),
+            closed: Family::default(),
+            received_bytes: Family::default(),
+            sent_bytes: Family::default(),
+            failed: Family::default(),
+            failures: Family::default(),
+            pod_cpu: Family::default(),
+            pods: Gauge::default(),
+            xds_connected: Gauge::default(),
+            xds_messages: Counter::default(),
+            xds_rejected: Counter::default(),
+            foreign_programs: Gauge::default(),
+        };
+        let m = &metrics;
+        registry.register("istio_tcp_connections_opened", "TCP connections opened", m.opened.clone());
+        registry.register("istio_tcp_connections_closed", "TCP connections closed", m.closed.clone());
+        registry.register("istio_tcp_received_bytes", "Bytes of requests", m.received_bytes.clone());
+        registry.register("istio_tcp_sent_bytes", "Bytes of responses", m.sent_bytes.clone());
+        registry.register("istio_tcp_connections_failed", "TCP connections that could not be opened", m.failed.clone());
+        registry.register("keelson_connection_failures", "Failed connections by stable reason code", m.failures.clone());
+        registry.register("keelson_pod_cpu_seconds", "CPU time that a pod cost the shared proxy", m.pod_cpu.clone());
+        registry.register("istio_active_proxy_count", "Pods enrolled on this node", m.pods.clone());
+        registry.register("keelson_xds_connected", "Whether the stream to the controller stands", m.xds_connected.clone());
+        registry.register("istio_xds_message", "Messages received from the controller", m.xds_messages.clone());
+        registry.register("keelson_xds_rejected", "Resources from the controller that were refused", m.xds_rejected.clone());
+        let foreign = m.foreign_programs.clone();
+        registry.register("keelson_foreign_connect_programs", "Foreign programs that run before ours at connect()", foreign);
+        metrics.registry = registry;
+        metrics
+    }
+
+    /// All families in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        if text::encode(&mut out, &self.registry).is_err() {
+            // Writing to a String does not fail; say so in the output if it ever does.
+            let _ = out.write_str("# encoding failed\n# EOF\n");
+        }
+        out
+    }
+
+    pub(super) fn open(&self, flow: &Flow) -> TcpCounters {
+        let labels = TcpLabels::new(flow, "-");
+        self.opened.get_or_create(&labels).inc();
+        TcpCounters {
+            closed: self.closed.get_or_create_owned(&labels),
+            received: self.received_bytes.get_or_create_owned(&labels),
+            sent: self.sent_bytes.get_or_create_owned(&labels),
+        }
+    }
+
+    /// A connection that was never opened to its destination.
+    pub(super) fn refuse(&self, flow: &Flow, reason: Reason) {
+        self.failed.get_or_create(&TcpLabels::new(flow, reason.response_flags())).inc();
+        self.failure(flow, reason);
+    }
+
+    pub(super) fn failure(&self, flow: &Flow, reason: Reason) {
+        let side = match reason.side() {
+            crate::reason::Side::Client => "client",
+            crate::reason::Side::Server => "server",
+            crate::reason::Side::Mesh => "mesh",
+        };
+        let labels = FailureLabels { direction: flow.direction.as_str(), reason: reason.code(), side };
+        self.failures.get_or_create(&labels).inc();
+    }
+
+    pub fn pod_cpu(&self, namespace: &str, pod: &str, seconds: f64) {
+        self.pod_cpu.get_or_create(&PodLabels { namespace: namespace.into(), pod: pod.into() }).set(seconds);
+    }
+
+    pub fn forget_pod(&self, namespace: &str, pod: &str) {
+        self.pod_cpu.remove(&PodLabels { namespace: namespace.into(), pod: pod.into() });
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+thread_local! {
+    static UNKNOWN: Label = "unknown".into();
+}
+
+fn unknown() -> Label {
+    UNKNOWN.with(Clone::clone)
+}
+
+fn known(label: &Label) -> Label {
+    if label.is_empty() { unknown() } else { label.clone() }
+}
+
+/// The labels that both ends have.
+struct PartyLabels {
+    workload: Label,
+    canonical_service: Label,
+    canonical_revision: Label,
+    namespace: Label,
+    principal: Label,
+    cluster: Label,
+    region: Label,
+    zone: Label,
+}
+
+impl PartyLabels {
+    fn new(party: &Party) -> Self {
+        let principal = party.identity.as_ref().map_or_else(unknown, |identity| identity.to_string().into());
+        let field = |get: fn(&Workload) -> &Label| party.workload.as_ref().map_or_else(unknown, |workload| known(get(workload)));
+        Self {
+            workload: field(|w| &w.workload_name),
+            canonical_service: field(|w| &w.canonical_name),
+            canonical_revision: field(|w| &w.canonical_revision),
+            namespace: field(|w| &w.namespace),
+            principal,
+            cluster: field(|w| &w.cluster),
+            region: field(|w| &w.locality.region),
+            zone: field(|w| &w.locality.zone),
+        }
+    }
+}
+
+impl TcpLabels {
+    fn new(flow: &Flow, response_flags: &'static str) -> Self {
+        let source = PartyLabels::new(&flow.source);
+        let destination = PartyLabels::new(&flow.destination);
+        let service = flow.service.as_ref();
+        Self {
+            reporter: flow.direction.reporter(),
+            source_workload: source.workload,
+            source_app: source.canonical_service.clone(),
+            source_version: source.canonical_revision.clone(),
+            source_canonical_service: source.canonical_service,
+            source_canonical_revision: source.canonical_revision,
+            source_workload_namespace: source.namespace,
+            source_principal: source.principal,
+            source_cluster: source.cluster,
+            source_region: source.region,
+            source_zone: source.zone,
+            destination_service: service.map_or_else(unknown, |service| service.hostname.clone()),
+            destination_service_namespace: service.map_or_else(unknown, |service| service.namespace.clone()),
+            destination_service_name: service.map_or_else(unknown, |service| service.name.clone()),
+            destination_workload: destination.workload,
+            destination_app: destination.canonical_service.clone(),
+            destination_version: destination.canonical_revision.clone(),
+            destination_canonical_service: destination.canonical_service,
+            destination_canonical_revision: destination.canonical_revision,
+            destination_workload_namespace: destination.namespace,
+            destination_principal: destination.principal,
+            destination_cluster: destination.cluster,
+            destination_region: destination.region,
+            destination_zone: destination.zone,
+            request_protocol: "tcp",
+            response_flags,
+            connection_security_policy: flow.security.as_str(),
+        }
+    }
+}
