@@ -189,9 +189,10 @@ impl Held {
 
     /// Returns the count before. `AtomicU64` has no such method for this target: its first instruction
     /// set had no compare and swap.
+    /// Ordered, because for a relaxed addition the compiler emits the instruction that returns nothing.
     #[inline(always)]
     fn add(self, amount: u64) -> u64 {
         // SAFETY: aligned, in the map, and only ever accessed atomically by programs.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, amount) }
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0, amount) }
     }
 }
