@@ -1,0 +1,197 @@
+//! Names, the closed list of kinds, and all objects at one moment.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount},
+    discovery::v1::EndpointSlice,
+};
+
+use super::{AuthorizationPolicy, PeerAuthentication, ServiceEntry, WorkloadEntry};
+
+/// A kind that is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Namespace,
+    Node,
+    ServiceAccount,
+    ConfigMap,
+    Pod,
+    Service,
+    EndpointSlice,
+    ServiceEntry,
+    WorkloadEntry,
+    AuthorizationPolicy,
+    PeerAuthentication,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::ConfigMap => "ConfigMap",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
+        }
+    }
+
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+
+    /// Whether the kind says who may speak to whom: then nothing of it may be passed over.
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
+    }
+
+    /// Whether users expect a status, as they find it on the kinds of Istio.
+    pub fn has_status(self) -> bool {
+        matches!(self, Self::ServiceEntry | Self::WorkloadEntry | Self::AuthorizationPolicy | Self::PeerAuthentication)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an `apiVersion` and `kind` stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recognised {
+    Known(Kind),
+    /// Users expect this kind of a mesh, and this version does not carry it out.
+    Unsupported,
+    /// No business of the mesh.
+    Foreign,
+}
+
+/// Judges `apiVersion` and `kind`.
+pub fn recognise(api_version: &str, kind: &str) -> Recognised {
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let known = match (group, kind) {
+        ("", "Namespace") => Kind::Namespace,
+        ("", "Node") => Kind::Node,
+        ("", "ServiceAccount") => Kind::ServiceAccount,
+        ("", "ConfigMap") => Kind::ConfigMap,
+        ("", "Pod") => Kind::Pod,
+        ("", "Service") => Kind::Service,
+        ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
+        ("networking.istio.io", "ServiceEntry") => Kind::ServiceEntry,
+        ("networking.istio.io", "WorkloadEntry") => Kind::WorkloadEntry,
+        ("security.istio.io", "AuthorizationPolicy") => Kind::AuthorizationPolicy,
+        ("security.istio.io", "PeerAuthentication") => Kind::PeerAuthentication,
+        _ if group.ends_with(".istio.io") || group.starts_with("gateway.networking.") => return Recognised::Unsupported,
+        _ => return Recognised::Foreign,
+    };
+    Recognised::Known(known)
+}
+
+/// Namespace and name; the namespace is empty for cluster-scoped kinds. Ordered by namespace, then name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl Name {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// An object by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    pub kind: Kind,
+    pub name: Name,
+}
+
+impl ObjectKey {
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, name: Name::new(namespace, name) }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.name.namespace {
+            "" => write!(f, "{} {}", self.kind, self.name.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name.name),
+        }
+    }
+}
+
+/// One object of any kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    Namespace(Arc<Namespace>),
+    Node(Arc<Node>),
+    ServiceAccount(Arc<ServiceAccount>),
+    ConfigMap(Arc<ConfigMap>),
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    ServiceEntry(Arc<ServiceEntry>),
+    WorkloadEntry(Arc<WorkloadEntry>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    PeerAuthentication(Arc<PeerAuthentication>),
+}
+
+/// Every object at one moment, by kind and name.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    pub namespaces: BTreeMap<Name, Arc<Namespace>>,
+    pub nodes: BTreeMap<Name, Arc<Node>>,
+    pub service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
+    pub config_maps: BTreeMap<Name, Arc<ConfigMap>>,
+    pub pods: BTreeMap<Name, Arc<Pod>>,
+    pub services: BTreeMap<Name, Arc<Service>>,
+    pub endpoint_slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    pub service_entries: BTreeMap<Name, Arc<ServiceEntry>>,
+    pub workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
+    pub authorization_policies: BTreeMap<Name, Arc<AuthorizationPolicy>>,
+    pub peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
+}
+
+impl Objects {
+    pub fn insert(&mut self, name: Name, object: Object) {
+        match object {
+            Object::Namespace(object) => drop(self.namespaces.insert(name, object)),
+            Object::Node(object) => drop(self.nodes.insert(name, object)),
+            Object::ServiceAccount(object) => drop(self.service_accounts.insert(name, object)),
+            Object::ConfigMap(object) => drop(self.config_maps.insert(name, object)),
+            Object::Pod(object) => drop(self.pods.insert(name, object)),
+            Object::Service(object) => drop(self.services.insert(name, object)),
+            Object::EndpointSlice(object) => drop(self.endpoint_slices.insert(name, object)),
+            Object::ServiceEntry(object) => drop(self.service_entries.insert(name, object)),
+            Object::WorkloadEntry(object) => drop(self.workload_entries.insert(name, object)),
+            Object::AuthorizationPolicy(object) => drop(self.authorization_policies.insert(name, object)),
+            Object::PeerAuthentication(object) => drop(self.peer_authentications.insert(name, object)),
+        }
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) {
+        let name = &key.name;
+        match key.kind {
+            Kind::Namespace => drop(self.namespaces.remove(name)),
+            Kind::Node => drop(self.nodes.remove(name)),
+            Kind::ServiceAccount => drop(self.service_accounts.remove(name)),
+            Kind::ConfigMap => drop(self.config_maps.remove(name)),
+            Kind::Pod => drop(self.pods.remove(name)),
+            Kind::Service => drop(self.services.remove(name)),
+            Kind::EndpointSlice => drop(self.endpoint_slices.remove(name)),
+            Kind::ServiceEntry => drop(self.service_entries.remove(name)),
+            Kind::WorkloadEntry => drop(self.workload_entries.remove(name)),
+            Kind::AuthorizationPolicy => drop(self.authorization_policies.remove(name)),
+            Kind::PeerAuthentication => drop(self.peer_authentications.remove(name)),
+        }
+    }
+}

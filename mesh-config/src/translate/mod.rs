@@ -1,0 +1,110 @@
+//! Objects to the model, and what each object is told about itself.
+//!
+//! Pure and total: the same objects give the same model, whatever order they came in, and an object that cannot be
+//! followed to the letter says so in its messages. Objects that break a rule never get here ([`crate::validate`]).
+
+mod authorization;
+mod balancing;
+mod endpoint;
+mod mesh;
+pub(crate) mod network;
+mod peer;
+mod prefixes;
+mod protocol;
+mod rule;
+mod selector;
+mod service;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_policy::model::{Model, WorkloadUid};
+
+use crate::{
+    kinds::{ObjectKey, Objects},
+    status::Message,
+};
+
+/// What the objects do not say.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// First part of every workload's uid.
+    pub cluster: Arc<str>,
+    /// Ending of the hostnames of Kubernetes Services.
+    pub dns_domain: Arc<str>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { cluster: "Kubernetes".into(), dns_domain: "cluster.local".into() }
+    }
+}
+
+impl Settings {
+    /// `<cluster>//Pod/<namespace>/<name>`.
+    pub fn pod_uid(&self, namespace: &str, name: &str) -> WorkloadUid {
+        WorkloadUid(format!("{}//Pod/{namespace}/{name}", self.cluster).into())
+    }
+}
+
+/// The model, and the messages for each object that has any.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    pub model: Model,
+    pub messages: BTreeMap<ObjectKey, Vec<Message>>,
+    /// Where mesh-wide policies live.
+    pub root_namespace: Arc<str>,
+}
+
+/// Translates all objects. `captured` holds the workloads whose node reports that their capture stands: only these
+/// are reached by HBONE.
+pub fn translate(objects: &Objects, settings: &Settings, captured: &BTreeSet<WorkloadUid>) -> Translation {
+    let mut report = Report::default();
+    let (mut mesh, root_namespace) = mesh::settings(objects, &mut report);
+    let services = service::services(objects, settings, &mut report);
+    let mut drafts = workload::drafts(objects, settings, &mesh.trust_domain, captured, &services, &mut report);
+    endpoint::join(objects, settings, &mesh.trust_domain, &services, &mut drafts);
+    workload::settle_addresses(&mut drafts, &mut report);
+
+    let mut policies = authorization::policies(objects, &mesh, &root_namespace, &services, &mut drafts, &mut report);
+    policies.extend(peer::policies(objects, &root_namespace, &mut drafts, &mut report));
+    mesh.prefixes = prefixes::aggregated(objects, &services, &drafts);
+
+    let mut model = Model { mesh, ..Model::default() };
+    for service in services.into_services() {
+        model.upsert_service(service);
+    }
+    for draft in drafts {
+        let mut workload = draft.workload;
+        workload.policies.sort();
+        workload.policies.dedup();
+        model.upsert_workload(workload);
+    }
+    for policy in policies {
+        model.upsert_policy(policy);
+    }
+    Translation { model, messages: report.into_messages(), root_namespace }
+}
+
+/// Collects what objects are told.
+#[derive(Default)]
+struct Report(BTreeMap<ObjectKey, Vec<Message>>);
+
+impl Report {
+    fn tell(&mut self, key: ObjectKey, message: Message) {
+        self.0.entry(key).or_default().push(message);
+    }
+
+    fn into_messages(mut self) -> BTreeMap<ObjectKey, Vec<Message>> {
+        for messages in self.0.values_mut() {
+            messages.sort();
+            messages.dedup();
+        }
+        self.0
+    }
+}

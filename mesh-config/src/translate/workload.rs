@@ -1,0 +1,419 @@
+//! Pods, WorkloadEntries and the endpoints listed in ServiceEntries to workloads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use mesh_policy::model::{Health, Locality, NetworkMode, TrustDomain, TunnelProtocol, Workload, WorkloadKind, WorkloadUid};
+
+use super::{
+    Report, Settings,
+    network::address,
+    selector::Labels,
+    service::{Services, namespace_of, youngest_first},
+};
+use crate::{
+    kinds::{Kind, Name, ObjectKey, Objects, WorkloadEntrySpec},
+    status::{Code, Level, Message},
+};
+
+/// A workload of the model, with what services and policies select it by.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub(super) workload: Workload,
+    /// The object that it came from.
+    pub(super) source: ObjectKey,
+    pub(super) labels: Labels,
+    pub(super) origin: Origin,
+    pub(super) waypoint: Option<WaypointName>,
+    /// Whether policies protect it: not what is known from an EndpointSlice alone.
+    pub(super) protected: bool,
+    metadata: ObjectMeta,
+}
+
+/// How the workload finds its ports.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// Container ports by name.
+    Pod { ports: BTreeMap<String, u16> },
+    /// `ports` of a WorkloadEntry, by the names of the service's ports.
+    Entry { ports: BTreeMap<String, u16> },
+    /// The same, listed in a ServiceEntry: an endpoint of that entry alone, and of one host where hosts stand for
+    /// endpoints.
+    Inline { ports: BTreeMap<String, u16>, host: Option<Arc<str>> },
+    /// Ports come with the slice.
+    Slice,
+}
+
+/// The waypoint Gateway that a user has put before something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WaypointName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl WaypointName {
+    /// From the object's labels, else those of its namespace; `none` opts out.
+    pub(super) fn of(metadata: &ObjectMeta, namespace: &str, of_namespace: Option<&ObjectMeta>) -> Option<Self> {
+        let labels = [metadata.labels.as_ref(), of_namespace.and_then(|found| found.labels.as_ref())];
+        let labels = labels.into_iter().flatten().find(|labels| labels.contains_key("istio.io/use-waypoint"))?;
+        let name = labels.get("istio.io/use-waypoint").filter(|name| *name != "none" && !name.is_empty())?;
+        let namespace = labels.get("istio.io/use-waypoint-namespace").map_or(namespace, String::as_str);
+        Some(Self { namespace: namespace.to_owned(), name: name.clone() })
+    }
+}
+
+pub(super) fn drafts(
+    objects: &Objects,
+    settings: &Settings,
+    trust_domain: &TrustDomain,
+    captured: &BTreeSet<WorkloadUid>,
+    services: &Services,
+    report: &mut Report,
+) -> Vec<Draft> {
+    let facts = Facts { objects, settings, trust_domain, captured };
+    let mut drafts: Vec<Draft> = objects.pods.iter().filter_map(|(name, pod)| facts.of_pod(name, pod)).collect();
+    drafts.extend(objects.workload_entries.iter().filter_map(|(name, entry)| {
+        let source = ObjectKey { kind: Kind::WorkloadEntry, name: name.clone() };
+        if !entry.spec.network.is_empty() {
+            let text = "workloads of other networks are left out in this version";
+            report.tell(source, Message::new(Level::Error, Code::NotHonoured, "spec.network", text));
+            return None;
+        }
+        Some(facts.of_entry(name, entry, source))
+    }));
+    for (name, entry) in &objects.service_entries {
+        let source = ObjectKey { kind: Kind::ServiceEntry, name: name.clone() };
+        // An entry whose every host is another's has no endpoints either.
+        if services.of(&source).next().is_none() {
+            continue;
+        }
+        drafts.extend(facts.of_service_entry(name, entry, &source, services, report));
+    }
+    drafts
+}
+
+struct Facts<'a> {
+    objects: &'a Objects,
+    settings: &'a Settings,
+    trust_domain: &'a TrustDomain,
+    captured: &'a BTreeSet<WorkloadUid>,
+}
+
+impl Facts<'_> {
+    fn of_pod(&self, name: &Name, pod: &core::Pod) -> Option<Draft> {
+        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        let ips: Vec<&String> = match status.pod_ips.as_deref() {
+            Some(ips) if !ips.is_empty() => ips.iter().map(|ip| &ip.ip).collect(),
+            _ => status.pod_ip.iter().collect(),
+        };
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for found in ips.into_iter().filter_map(|ip| address(ip)) {
+            if !addresses.contains(&found) {
+                addresses.push(found);
+            }
+        }
+        if addresses.is_empty() {
+            return None;
+        }
+        let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let leaving = pod.metadata.deletion_timestamp.is_some();
+        let uid = self.settings.pod_uid(&name.namespace, &name.name);
+        let host_network = spec.host_network == Some(true);
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let (kind, workload_name) = owner(name, &pod.metadata, &labels);
+        let account = spec.service_account_name.as_deref().or(spec.service_account.as_deref()).filter(|name| !name.is_empty());
+        let captured = self.captured.contains(&uid) && !host_network;
+        let workload = Workload {
+            network_mode: if host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
+            tunnel: if captured { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+            service_account: account.unwrap_or("default").into(),
+            node: spec.node_name.as_deref().unwrap_or_default().into(),
+            canonical_name: canonical_name(&labels).unwrap_or(&workload_name).into(),
+            canonical_revision: canonical_revision(&labels).into(),
+            kind,
+            workload_name,
+            health: if ready && !leaving { Health::Healthy } else { Health::Unhealthy },
+            locality: self.locality_of_node(spec.node_name.as_deref().unwrap_or_default()),
+            addresses,
+            ..self.blank(uid, name)
+        };
+        let container_ports = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let ports = container_ports
+            .flat_map(|container| container.ports.iter().flatten())
+            .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
+            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)));
+        // Of several ports with one name the first counts.
+        let mut by_name = BTreeMap::new();
+        for (port, number) in ports {
+            by_name.entry(port).or_insert(number);
+        }
+        Some(self.draft(
+            workload,
+            ObjectKey { kind: Kind::Pod, name: name.clone() },
+            &pod.metadata,
+            Origin::Pod { ports: by_name },
+        ))
+    }
+
+    fn of_entry(&self, name: &Name, entry: &crate::kinds::WorkloadEntry, source: ObjectKey) -> Draft {
+        let Self { settings, .. } = self;
+        let uid = WorkloadUid(
+            format!("{}/networking.istio.io/WorkloadEntry/{}/{}", settings.cluster, name.namespace, name.name).into(),
+        );
+        // Labels of the spec are those of the instance; the object's own complete them.
+        let mut labels = entry.metadata.labels.clone().unwrap_or_default();
+        labels.extend(entry.spec.labels.clone());
+        let mut workload = self.of_spec(uid, name, &entry.spec, &labels);
+        let annotations = entry.metadata.annotations.as_ref();
+        let redirected = annotations.and_then(|found| found.get("ambient.istio.io/redirection")).is_some_and(|v| v == "enabled");
+        let tunnels = labels.get("networking.istio.io/tunnel").is_some_and(|v| v == "http");
+        if redirected || tunnels {
+            workload.tunnel = TunnelProtocol::Hbone;
+        }
+        let origin = Origin::Entry { ports: ports_of(&entry.spec) };
+        let mut draft = self.draft(workload, source, &entry.metadata, origin);
+        draft.labels = labels;
+        draft
+    }
+
+    fn of_service_entry(
+        &self,
+        name: &Name,
+        entry: &crate::kinds::ServiceEntry,
+        source: &ObjectKey,
+        services: &Services,
+        report: &mut Report,
+    ) -> Vec<Draft> {
+        use crate::kinds::Resolution::{Dns, DnsRoundRobin, DynamicDns, None as NoResolution, Static};
+        let labels = entry.metadata.labels.clone().unwrap_or_default();
+        let by_name = match entry.spec.resolution {
+            Dns | DnsRoundRobin => entry.spec.endpoints.is_empty() && entry.spec.workload_selector.is_none(),
+            Static | NoResolution | DynamicDns => false,
+        };
+        let implicit: Vec<WorkloadEntrySpec> = if by_name {
+            let of_host = |host: &Arc<str>| WorkloadEntrySpec { address: host.to_string(), ..WorkloadEntrySpec::default() };
+            services.of(source).map(|draft| of_host(&draft.service.hostname)).collect()
+        } else {
+            Vec::new()
+        };
+        let endpoints = entry.spec.endpoints.iter().chain(&implicit);
+        let mut drafts = Vec::new();
+        for (index, endpoint) in endpoints.enumerate() {
+            if !endpoint.network.is_empty() {
+                let (field, text) =
+                    (format!("spec.endpoints[{index}].network"), "endpoints of other networks are left out in this version");
+                report.tell(source.clone(), Message::new(Level::Error, Code::NotHonoured, field, text));
+                continue;
+            }
+            let (cluster, namespace) = (&self.settings.cluster, &name.namespace);
+            let uid = format!("{cluster}/networking.istio.io/ServiceEntry/{namespace}/{}/{}", name.name, endpoint.address);
+            let mut workload = self.of_spec(WorkloadUid(uid.into()), name, endpoint, &labels);
+            workload.workload_name = name.name.clone();
+            let host = by_name.then(|| endpoint.address.as_str().into());
+            let origin = Origin::Inline { ports: ports_of(endpoint), host };
+            drafts.push(self.draft(workload, source.clone(), &entry.metadata, origin));
+        }
+        drafts
+    }
+
+    fn of_spec(&self, uid: WorkloadUid, name: &Name, spec: &WorkloadEntrySpec, labels: &Labels) -> Workload {
+        let found = address(&spec.address);
+        let workload_name: Arc<str> =
+            labels.get("service.istio.io/workload-name").map_or(name.name.clone(), |n| n.as_str().into());
+        let mut locality = spec.locality.splitn(3, '/').map(Arc::<str>::from);
+        let mut next = || locality.next().unwrap_or_default();
+        Workload {
+            addresses: found.into_iter().collect(),
+            hostname: if found.is_some() { "".into() } else { spec.address.as_str().into() },
+            service_account: if spec.service_account.is_empty() { "default" } else { &spec.service_account }.into(),
+            canonical_name: canonical_name(labels).unwrap_or(&workload_name).into(),
+            canonical_revision: canonical_revision(labels).into(),
+            workload_name,
+            locality: Locality { region: next(), zone: next(), subzone: next() },
+            capacity: spec.weight.max(1),
+            ..self.blank(uid, name)
+        }
+    }
+
+    fn blank(&self, uid: WorkloadUid, name: &Name) -> Workload {
+        blank(uid, name, self.settings, self.trust_domain)
+    }
+
+    fn draft(&self, workload: Workload, source: ObjectKey, metadata: &ObjectMeta, origin: Origin) -> Draft {
+        let namespace = &source.name.namespace;
+        Draft {
+            waypoint: WaypointName::of(metadata, namespace, namespace_of(self.objects, namespace)),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            metadata: metadata.clone(),
+            protected: true,
+            workload,
+            source,
+            origin,
+        }
+    }
+
+    fn locality_of_node(&self, node: &str) -> Locality {
+        let labels = self.objects.nodes.get(&Name::new("", node)).and_then(|node| node.metadata.labels.as_ref());
+        let label = |names: &[&str]| -> Arc<str> {
+            let found = labels.and_then(|labels| names.iter().find_map(|name| labels.get(*name)));
+            found.map_or_else(|| "".into(), |value| value.as_str().into())
+        };
+        Locality {
+            region: label(&["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
+            zone: label(&["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
+            subzone: label(&["topology.istio.io/subzone"]),
+        }
+    }
+}
+
+fn blank(uid: WorkloadUid, name: &Name, settings: &Settings, trust_domain: &TrustDomain) -> Workload {
+    Workload {
+        uid,
+        name: name.name.clone(),
+        namespace: name.namespace.clone(),
+        addresses: Vec::new(),
+        hostname: "".into(),
+        network: "".into(),
+        network_mode: NetworkMode::Standard,
+        tunnel: TunnelProtocol::None,
+        trust_domain: trust_domain.clone(),
+        service_account: "default".into(),
+        node: "".into(),
+        cluster: settings.cluster.clone(),
+        canonical_name: "".into(),
+        canonical_revision: "".into(),
+        kind: WorkloadKind::Pod,
+        workload_name: name.name.clone(),
+        policies: Vec::new(),
+        health: Health::Healthy,
+        locality: Locality::default(),
+        capacity: 1,
+        services: BTreeMap::new(),
+    }
+}
+
+/// What an EndpointSlice says of an address that is no pod's. It may be anyone's, so it is never looked up by address.
+pub(super) fn of_slice(
+    slice: &Name,
+    at: IpAddr,
+    health: Health,
+    settings: &Settings,
+    trust_domain: &TrustDomain,
+    source: ObjectKey,
+) -> Draft {
+    let uid = format!("{}/discovery.k8s.io/EndpointSlice/{}/{}/{at}", settings.cluster, slice.namespace, slice.name);
+    let workload = Workload {
+        addresses: vec![at],
+        network_mode: NetworkMode::HostNetwork,
+        health,
+        ..blank(WorkloadUid(uid.into()), slice, settings, trust_domain)
+    };
+    Draft {
+        workload,
+        source,
+        labels: Labels::new(),
+        origin: Origin::Slice,
+        waypoint: None,
+        protected: false,
+        metadata: ObjectMeta::default(),
+    }
+}
+
+fn ports_of(spec: &WorkloadEntrySpec) -> BTreeMap<String, u16> {
+    spec.ports.iter().filter_map(|(name, port)| Some((name.clone(), u16::try_from(*port).ok()?))).collect()
+}
+
+fn canonical_name(labels: &Labels) -> Option<&str> {
+    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"].iter().find_map(|name| Some(labels.get(*name)?.as_str()))
+}
+
+fn canonical_revision(labels: &Labels) -> &str {
+    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]
+        .iter()
+        .find_map(|name| Some(labels.get(*name)?.as_str()))
+        .unwrap_or("latest")
+}
+
+/// The kind and name of what runs the pod, told from its controller by the names that controllers give.
+fn owner(name: &Name, metadata: &ObjectMeta, labels: &Labels) -> (WorkloadKind, Arc<str>) {
+    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let (kind, owner_name) = match controller {
+        None => (WorkloadKind::Pod, &*name.name),
+        Some(owner) => match owner.kind.as_str() {
+            "ReplicaSet" => of_replica_set(&owner.name, labels),
+            "ReplicationController" => {
+                (WorkloadKind::Pod, labels.get("deploymentconfig").map_or(owner.name.as_str(), String::as_str))
+            }
+            "Job" => of_job(&owner.name),
+            _ => (WorkloadKind::Pod, owner.name.as_str()),
+        },
+    };
+    let overridden = labels.get("service.istio.io/workload-name").map(String::as_str);
+    (kind, overridden.unwrap_or(owner_name).into())
+}
+
+/// `<deployment>-<hash>`.
+fn of_replica_set<'a>(owner: &'a str, labels: &Labels) -> (WorkloadKind, &'a str) {
+    let strip = |label: &str| owner.strip_suffix(labels.get(label)?.as_str())?.strip_suffix('-');
+    if let Some(deployment) = strip("pod-template-hash") {
+        return (WorkloadKind::Deployment, deployment);
+    }
+    (WorkloadKind::Pod, strip("rollouts-pod-template-hash").unwrap_or(owner))
+}
+
+/// `<cron job>-<8 to 10 digits>`, else a job of its own.
+fn of_job(owner: &str) -> (WorkloadKind, &str) {
+    match owner.rsplit_once('-') {
+        Some((cron_job, time))
+            if !cron_job.is_empty() && (8..=10).contains(&time.len()) && time.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            (WorkloadKind::CronJob, cron_job)
+        }
+        _ => (WorkloadKind::Job, owner),
+    }
+}
+
+/// An address belongs to one workload: of two that claim it, the one that is leaving gives way, then the older. A pod
+/// that got the address of one that has just ended is never taken for it.
+pub(super) fn settle_addresses(drafts: &mut [Draft], report: &mut Report) {
+    let rank = |draft: &Draft| {
+        let metadata = &draft.metadata;
+        (
+            draft.source.kind != Kind::Pod,
+            metadata.deletion_timestamp.is_some(),
+            youngest_first(metadata),
+            draft.workload.uid.clone(),
+        )
+    };
+    let mut owners: HashMap<IpAddr, usize> = HashMap::new();
+    let mut losers: Vec<(usize, IpAddr, usize)> = Vec::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        // An address that entries list may be listed by several of them; a pod's own comes before any in lookups.
+        if draft.workload.network_mode == NetworkMode::HostNetwork || matches!(draft.origin, Origin::Inline { .. }) {
+            continue;
+        }
+        for address in &draft.workload.addresses {
+            match owners.entry(*address) {
+                Entry::Vacant(free) => drop(free.insert(index)),
+                Entry::Occupied(mut taken) => {
+                    let held = *taken.get();
+                    let (winner, loser) = if rank(draft) < rank(&drafts[held]) { (index, held) } else { (held, index) };
+                    taken.insert(winner);
+                    losers.push((loser, *address, winner));
+                }
+            }
+        }
+    }
+    for (loser, address, winner) in losers {
+        let text = format!("{address} belongs to {}", drafts[winner].source);
+        report.tell(drafts[loser].source.clone(), Message::new(Level::Warning, Code::Conflict, "", text));
+        drafts[loser].workload.addresses.retain(|own| *own != address);
+    }
+}
