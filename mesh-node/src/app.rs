@@ -21,7 +21,7 @@ use crate::{
     admin::{self, Admin, Endpoint, Readiness},
     authz,
     config::Config,
-    ebpf::{self, AttachPoint, Kernel, Owner},
+    ebpf::{self, Kernel},
     enrol::{Agent, LocalPods, agent::PodLimits, record::Records, service::Service},
     hbone,
     identity::{Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
@@ -200,11 +200,7 @@ async fn watch_order(agent: Arc<Agent>, readiness: Arc<Readiness>) {
     loop {
         match agent.kernel.attach_order() {
             Ok(order) => {
-                let foreign = [AttachPoint::Connect4, AttachPoint::Connect6].into_iter().flat_map(|point| {
-                    let at_point = order.iter().filter(move |program| program.point == point);
-                    at_point.take_while(|program| program.owner == Owner::Foreign).map(|program| program.name.clone())
-                });
-                let foreign: Vec<String> = foreign.collect();
+                let foreign: Vec<&str> = ebpf::foreign_ahead(&order).iter().map(|program| program.name.as_str()).collect();
                 agent.telemetry.metrics.foreign_programs.set(foreign.len() as i64);
                 if readiness.behind_foreign.swap(!foreign.is_empty(), Relaxed) != !foreign.is_empty() {
                     warn!(?foreign, "foreign programs run before ours at connect()");

@@ -48,8 +48,8 @@ pub struct CopyError {
     pub source: io::Error,
 }
 
-/// Copies until both directions have ended. On an error both sides are set to be reset when dropped: an application
-/// never sees a clean end that the other side did not send.
+/// Copies until both directions have ended. Whatever ends it otherwise, both sockets are reset when they are dropped,
+/// if [`break_on_close`] has been called on them: an application never sees a clean end that the other side did not send.
 pub async fn bidirectional(downstream: &mut TcpStream, upstream: &mut TcpStream, meter: &impl Meter) -> Result<(), CopyError> {
     let result = {
         let (mut down_read, mut down_write) = downstream.split();
@@ -63,17 +63,23 @@ pub async fn bidirectional(downstream: &mut TcpStream, upstream: &mut TcpStream,
         })
         .await
     };
-    if result.is_err() {
-        reset_on_close(downstream);
-        reset_on_close(upstream);
+    if result.is_ok() {
+        end_on_close(downstream);
+        end_on_close(upstream);
     }
     result
 }
 
-/// Makes the close of a socket a reset (linger 0), so that its peer sees an error and not an empty answer.
-pub fn reset_on_close(socket: &TcpStream) {
+/// Makes the close of a socket a reset (linger 0): called on every application's connection as soon as it stands, so
+/// that its peer sees an error and not an empty answer, even when this process is killed.
+pub fn break_on_close(socket: &TcpStream) {
     // It can only fail on a socket that is no longer connected, which needs no reset.
     let _ = SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+}
+
+/// Makes the close of a socket a clean end again: called when both directions have ended.
+pub fn end_on_close(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(None);
 }
 
 /// One direction.

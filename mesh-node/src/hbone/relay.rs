@@ -26,7 +26,7 @@ use super::{
     staged::{SLICES, Staged},
     stream::{H2Stream, RecvHalf, Role, SendHalf, StreamError},
 };
-use crate::copy::{CopyError, End, Meter, reset_on_close};
+use crate::copy::{CopyError, End, Meter, end_on_close};
 
 /// First size of a read; doubled while reads fill.
 const MIN_READ: usize = 16 * 1024;
@@ -46,18 +46,20 @@ pub struct Copied {
 /// Copies until both directions have ended. On the opening node the socket is the downstream and the stream the upstream, on
 /// the accepting node the other way round.
 ///
-/// On an error the stream is reset and the socket is reset when it is dropped: an application never sees a clean end
-/// that the other side did not send. Bytes that a reset overtakes are lost, as they are in TCP.
+/// On an error the stream is reset, and the socket too when it is dropped, if [`crate::copy::break_on_close`] has been called
+/// on it: an application never sees a clean end that the other side did not send. Bytes that a reset overtakes are lost, as they are in TCP.
 pub async fn copy_bidirectional(tcp: &mut TcpStream, stream: H2Stream, meter: &impl Meter) -> Result<Copied, CopyError> {
     let ends = Ends::of(stream.role());
     let (mut send, mut recv) = stream.split();
     let mut copied = Copied::default();
     let result = join(tcp, &mut send, &mut recv, &mut Tally { meter, ends, copied: &mut copied }).await;
     match result {
-        Ok(()) => Ok(copied),
+        Ok(()) => {
+            end_on_close(tcp);
+            Ok(copied)
+        }
         Err(error) => {
             send.reset();
-            reset_on_close(tcp);
             Err(error)
         }
     }

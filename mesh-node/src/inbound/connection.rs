@@ -46,6 +46,8 @@ impl Inbound {
     /// Serves a tunnel to its end.
     pub async fn tunnel(self: Arc<Self>, pod: Arc<Pod>, worker: WorkerId, stream: TcpStream, peer: SocketAddr) {
         let since = Instant::now();
+        // HTTP/2 tells an end from a break by itself, and its last words must arrive.
+        copy::end_on_close(&stream);
         let refuse = |failure: &Failure| {
             let mut flow = self.described(&pod, None, peer, SocketAddr::new(pod.addresses[0], mesh_common::ports::HBONE));
             flow.transport = Transport::Hbone;
@@ -56,7 +58,6 @@ impl Inbound {
         let tls = match self.certificates.wait(&identity, deadline).await {
             Ok(tls) => tls,
             Err(error) => {
-                copy::reset_on_close(&stream);
                 return refuse(&Failure::new(Reason::CertificatePending, error.to_string()));
             }
         };
@@ -85,22 +86,16 @@ impl Inbound {
         let since = Instant::now();
         let target = match client.local_addr() {
             Ok(local) => SocketAddr::new(local.ip().to_canonical(), local.port()),
-            Err(_) => return copy::reset_on_close(&client),
+            // Gone already.
+            Err(_) => return,
         };
         match self.accept(&pod, None, peer, target, Transport::Tcp, since).await {
-            Err((flow, failure)) => {
-                self.telemetry.refuse(&flow, since, &failure);
-                copy::reset_on_close(&client);
-            }
+            Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
             Ok(accepted) => {
                 let Accepted { mut delivered, tracked } = accepted;
                 let failure = tokio::select! {
                     result = copy::bidirectional(&mut client, &mut delivered.stream, &tracked) => result.err().map(|error| broken(&error)),
-                    () = tracked.revoked() => {
-                        copy::reset_on_close(&client);
-                        copy::reset_on_close(&delivered.stream);
-                        Some(Reason::PolicyRevoked.into())
-                    }
+                    () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
                 };
                 tracked.close(failure.as_ref());
             }
@@ -237,10 +232,6 @@ impl Handler for PodHandler {
             result = hbone::copy_bidirectional(&mut app, stream, &tracked) => result.err().map(|error| broken(&error)),
             () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
         };
-        if failure.is_some() {
-            // The stream, dropped with the copy, is reset by itself.
-            copy::reset_on_close(&app);
-        }
         tracked.close(failure.as_ref());
         drop(lease);
     }

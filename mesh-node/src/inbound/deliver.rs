@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::ports::Lease;
 use crate::{
+    copy,
     ebpf::{Exempt, SocketMarks},
     enrol::{Pod, routing::DELIVERY_MARK},
     reason::{Failure, Reason},
@@ -67,6 +68,7 @@ impl Deliverer {
         match tokio::time::timeout(self.timeout, TcpSocket::from_std_stream(socket.into()).connect(target)).await {
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
+                copy::break_on_close(&stream);
                 Ok(stream)
             }
             Ok(Err(error)) if port_is_busy(&error) => Err(Reason::DeliveryPortsExhausted.into()),

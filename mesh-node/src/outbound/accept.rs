@@ -36,10 +36,10 @@ where
                 continue;
             }
         };
+        copy::break_on_close(&stream);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let Some(counted) = pod.connections.take() else {
             debug!(uid = %pod.uid, reason = %Reason::Overload, "connection refused");
-            copy::reset_on_close(&stream);
             continue;
         };
         // Small messages must not wait for the far side's acknowledgement.

@@ -73,16 +73,12 @@ impl Outbound {
         let wanted = match self.wanted(pod, worker, &app, peer, since).await {
             Ok(wanted) => wanted,
             Err((flow, failure)) => {
-                self.telemetry.refuse(&flow, since, &failure);
-                return copy::reset_on_close(&app);
+                return self.telemetry.refuse(&flow, since, &failure);
             }
         };
         match self.connect(&wanted).await {
             Ok((upstream, _in_flight)) => carry(&mut app, upstream).await,
-            Err((flow, failure)) => {
-                self.telemetry.refuse(&flow, since, &failure);
-                copy::reset_on_close(&app);
-            }
+            Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
         }
     }
 
@@ -139,7 +135,7 @@ impl Outbound {
             Some((Plan::Passthrough { address, service }, _)) => {
                 let mut flow = flow(service.as_ref());
                 flow.destination_address = Some(address);
-                match self.dialer.dial(&wanted.pod.netns, address, Exempt::Proxy).await {
+                match self.dialer.dial_app(&wanted.pod.netns, address, Exempt::Proxy).await {
                     Ok(stream) => Ok((Upstream::Tcp(stream, self.telemetry.open(flow)), None)),
                     Err(failure) => Err((Box::new(flow), failure)),
                 }
@@ -179,7 +175,7 @@ impl Outbound {
         match hop {
             Hop::Direct { address, .. } => {
                 flow.destination_address = Some(address);
-                match self.dialer.dial(&wanted.pod.netns, address, Exempt::Proxy).await {
+                match self.dialer.dial_app(&wanted.pod.netns, address, Exempt::Proxy).await {
                     Ok(stream) => Ok(Upstream::Tcp(stream, self.telemetry.open(flow))),
                     Err(failure) => Err((Box::new(flow), failure)),
                 }
@@ -228,7 +224,7 @@ impl Outbound {
             self.telemetry.refuse(&inbound, wanted.since, &failure);
             return Err((Box::new(flow), failure));
         }
-        match self.dialer.dial(&wanted.pod.netns, address, Exempt::ProxyToken).await {
+        match self.dialer.dial_app(&wanted.pod.netns, address, Exempt::ProxyToken).await {
             Ok(stream) => Ok(Upstream::SameNode(stream, (self.telemetry.open(flow), self.telemetry.open(inbound)))),
             Err(failure) => Err((Box::new(flow), failure)),
         }
@@ -272,11 +268,7 @@ async fn carry(app: &mut TcpStream, upstream: Upstream) {
         Upstream::SameNode(mut stream, halves) => {
             let failure = tokio::select! {
                 result = copy::bidirectional(app, &mut stream, &halves) => result.err().map(|error| broken(&error)),
-                () = halves.1.revoked() => {
-                    copy::reset_on_close(app);
-                    copy::reset_on_close(&stream);
-                    Some(Reason::PolicyRevoked.into())
-                }
+                () = halves.1.revoked() => Some(Reason::PolicyRevoked.into()),
             };
             halves.0.close(failure.as_ref());
             halves.1.close(failure.as_ref());

@@ -6,6 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
+    copy,
     ebpf::{Exempt, SocketMarks},
     enrol::netns::Netns,
     reason::{Failure, Reason},
@@ -20,6 +21,13 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// Connects to an application, in the name of one.
+    pub async fn dial_app(&self, netns: &Netns, to: SocketAddr, how: Exempt) -> Result<TcpStream, Failure> {
+        let stream = self.dial(netns, to, how).await?;
+        copy::break_on_close(&stream);
+        Ok(stream)
+    }
+
     /// Connects to `to` with the pod's own address, so that the network sees pod to pod.
     pub async fn dial(&self, netns: &Netns, to: SocketAddr, how: Exempt) -> Result<TcpStream, Failure> {
         let internal = |what: &str, error: &dyn std::fmt::Display| Failure::new(Reason::Internal, format!("{what}: {error}"));

@@ -42,7 +42,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let joined = bufs.concat();
+        let joined: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
         self.poll_write(cx, &joined)
     }
 

@@ -99,7 +99,8 @@ async fn an_expired_certificate_closes_the_tunnel_at_both_ends() {
         let (mut client, _carried) = pod.dial(node.address).await;
         let seen = within("a reset", client.read(&mut [0])).await.expect_err("no clean end");
         assert_eq!(seen.kind(), io::ErrorKind::ConnectionReset);
-        within("the end", node.ended.recv()).await.expect("the node's word");
+        // Which end is first to see it is open, so the node may see its peer go.
+        assert!(within("the end", node.ended.recv()).await.is_some());
         let error = pod.open(node.address, "10.0.0.2:80").await.expect_err("expired");
         assert_eq!(error.reason(), crate::reason::Reason::TlsHandshake, "{error:?}");
     }

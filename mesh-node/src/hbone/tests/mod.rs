@@ -180,7 +180,7 @@ impl Handler for Apps {
     }
 
     async fn relay(&self, _info: ConnectInfo, upstream: TcpStream, stream: H2Stream) {
-        let result = copy_bidirectional(&mut { upstream }, stream, &NoMeter).await;
+        let result = copy_bidirectional(&mut armed(upstream), stream, &NoMeter).await;
         self.relayed.lock().expect("lock").push(result);
     }
 }
@@ -225,7 +225,7 @@ impl Pod {
     async fn dial(&self, address: SocketAddr) -> (TcpStream, JoinHandle<Result<Copied, CopyError>>) {
         let stream = self.open(address, "10.0.0.2:80").await.expect("a stream");
         let (app, ours) = pair().await;
-        (app, tokio::spawn(async move { copy_bidirectional(&mut { ours }, stream, &NoMeter).await }))
+        (app, tokio::spawn(async move { copy_bidirectional(&mut armed(ours), stream, &NoMeter).await }))
     }
 }
 
@@ -239,4 +239,10 @@ async fn both_with(client: Settings, server: Settings) -> (TestCa, Pod, Node) {
     let pod = Pod::new(&ca, client);
     let node = Node::start(ca.tls("stock"), server).await;
     (ca, pod, node)
+}
+
+/// As every application's connection is in the node.
+fn armed(socket: TcpStream) -> TcpStream {
+    crate::copy::break_on_close(&socket);
+    socket
 }

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::copy::{End, reset_on_close};
+use crate::copy::{End, break_on_close};
 
 #[tokio::test]
 async fn ten_mebibytes_each_way_arrive_as_they_were() {
@@ -105,7 +105,7 @@ async fn a_reset_is_a_reset_at_the_other_end() {
                     assert_eq!(within("the end", breaks.read(&mut byte)).await.expect("read"), 0);
                 }
             }
-            reset_on_close(&breaks);
+            break_on_close(&breaks);
             drop(breaks);
             let seen = match when {
                 // Its own reading has ended, so the reset shows as an error on the socket.
@@ -135,13 +135,17 @@ async fn a_reset_is_a_reset_at_the_other_end() {
 #[tokio::test]
 async fn a_tunnel_that_breaks_resets_its_connections() {
     let (_ca, pod, node) = both().await;
-    let (mut client, carried) = pod.dial(node.address).await;
+    let tcp = TcpStream::connect(node.address).await.expect("connect");
+    let (settings, budget) = (Settings::default(), Arc::clone(&pod.budget));
+    let tunnel = Tunnel::connect(tcp, &pod.tls, &[identity("stock")], &settings, budget).await.expect("a tunnel");
+    let stream = tunnel.open(&request("10.0.0.2:80")).await.expect("a stream");
+    let (mut client, mut ours) = pair().await;
+    let carried = tokio::spawn(async move { copy_bidirectional(&mut ours, stream, &NoMeter).await });
     let mut server = node.app().await;
     client.write_all(b"x").await.expect("write");
     let mut byte = [0];
     server.read_exact(&mut byte).await.expect("read");
-    let key = Pod::key(node.address);
-    pod.pool.kill_all(&key);
+    tunnel.kill();
     for socket in [&mut client, &mut server] {
         let seen = within("a reset", socket.read(&mut byte)).await.expect_err("no clean end");
         assert_eq!(seen.kind(), io::ErrorKind::ConnectionReset);
