@@ -73,9 +73,7 @@ pub(crate) fn pod(family: Family, index: usize, ordinal: u32) -> IpAddr {
     let (third, fourth) = ((slot / 250) as u8, (slot % 250 + 2) as u8);
     match family {
         Family::V4 => Ipv4Addr::new(10, FABRIC + index as u8, third, fourth).into(),
-        Family::V6 => {
-            Ipv6Addr::new(FABRIC_V6, 0, 0, index as u16, 0, 0, 0, u16::from(third) << 8 | u16::from(fourth)).into()
-        }
+        Family::V6 => Ipv6Addr::new(FABRIC_V6, 0, 0, index as u16, 0, 0, 0, u16::from(third) << 8 | u16::from(fourth)).into(),
     }
 }
 

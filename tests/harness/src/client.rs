@@ -1,11 +1,6 @@
 //! Labs that another process owns: found by id, looked at, used, ended.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    process::Command,
-    time::Duration,
-};
+use std::{ffi::OsStr, fs, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nix::{

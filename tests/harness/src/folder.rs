@@ -5,10 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Metadata},
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use anyhow::{Context, Result, bail};
@@ -28,10 +28,27 @@ pub(crate) struct Folder {
 
 #[derive(Debug)]
 struct Entry {
-    stamp: (SystemTime, u64),
+    stamp: Stamp,
     /// As last understood: a file that is being edited does not take its pods away.
     objects: Objects,
     problem: Option<String>,
+}
+
+/// Changes whenever a file does: a clock tick can hold two writes, but not two inodes of one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    /// Seconds and nanoseconds, of content and of everything.
+    modified: (i64, i64),
+    changed: (i64, i64),
+    size: u64,
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(data: &Metadata) -> Self {
+        let (modified, changed) = ((data.mtime(), data.mtime_nsec()), (data.ctime(), data.ctime_nsec()));
+        Self { inode: data.ino(), modified, changed, size: data.len() }
+    }
 }
 
 impl Folder {
@@ -126,17 +143,15 @@ pub(crate) fn write_atomically(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn read(path: &Path, stamp: (SystemTime, u64), last: Objects) -> Entry {
+fn read(path: &Path, stamp: Stamp, last: Objects) -> Entry {
     let parsed = fs::read_to_string(path).map_err(Into::into).and_then(|text| Objects::parse(&text));
     match parsed {
         Ok(objects) => Entry { stamp, objects, problem: None },
-        Err(error) => {
-            Entry { stamp, objects: last, problem: Some(format!("{}: {error:#}", path.display())) }
-        }
+        Err(error) => Entry { stamp, objects: last, problem: Some(format!("{}: {error:#}", path.display())) },
     }
 }
 
-fn walk(folder: &Path, found: &mut Vec<(PathBuf, (SystemTime, u64))>) -> Result<()> {
+fn walk(folder: &Path, found: &mut Vec<(PathBuf, Stamp)>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
@@ -149,7 +164,7 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, (SystemTime, u64))>) -> Result<
         if data.is_dir() {
             walk(&path, found)?;
         } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-            found.push((path, (data.modified()?, data.len())));
+            found.push((path, Stamp::from(&data)));
         }
     }
     Ok(())

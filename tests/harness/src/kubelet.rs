@@ -16,8 +16,7 @@ use crate::{
     folder::Folder,
     hosts,
     lab::Shared,
-    network,
-    netns,
+    netns, network,
     objects::{Objects, Pod, PodName},
     place::Place,
     pod::{LivePod, Wiring, backoff},
@@ -315,6 +314,7 @@ impl<'a> Kubelet<'a> {
         }
         self.pod(name).remove()?;
         self.pods.remove(name);
+        self.dirty = true;
         self.update_hosts()
     }
 
@@ -329,7 +329,8 @@ impl<'a> Kubelet<'a> {
     }
 
     fn update_hosts(&self) -> Result<()> {
-        let addresses: BTreeMap<_, _> = self.pods.iter().map(|(name, pod)| (name.clone(), pod.status.addresses.clone())).collect();
+        let addresses: BTreeMap<_, _> =
+            self.pods.iter().map(|(name, pod)| (name.clone(), pod.status.addresses.clone())).collect();
         let namespaces: BTreeSet<&String> = self.pods.keys().map(|name| &name.namespace).collect();
         for namespace in namespaces {
             hosts::update(&self.shared.layout.hosts(namespace), &hosts::render(&self.objects, &addresses, namespace))?;

@@ -449,4 +449,3 @@ fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     text.lines().last().map_or_else(|| "its log is empty".to_owned(), |line| format!("its log ends: {line}"))
 }
-

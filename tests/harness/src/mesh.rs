@@ -60,7 +60,13 @@ impl Mesh {
     }
 
     /// Starts a node's proxy and waits until it takes pods in.
-    pub(crate) fn start_node(&mut self, setting: &Setting, lab: &LabStatus, name: &str, patience: Duration) -> Result<ProcessStatus> {
+    pub(crate) fn start_node(
+        &mut self,
+        setting: &Setting,
+        lab: &LabStatus,
+        name: &str,
+        patience: Duration,
+    ) -> Result<ProcessStatus> {
         let node = lab.nodes.get(name).with_context(|| format!("no node {name}"))?;
         let controller = lab.controller.as_ref().context("the lab has no mesh")?;
         let token = write_token(setting, name, node)?;

@@ -66,9 +66,8 @@ pub(crate) fn make_node(fabric: &str, name: &str, index: usize, count: usize) ->
         batch += &format!("route add unreachable {} metric 4278198272\n", address::pod_range(family, index));
     }
     ip(name, &batch)?;
-    let routes = BOTH.map(|family| {
-        format!("route add {} via {}\n", address::pod_range(family, index), address::node(family, index))
-    });
+    let routes =
+        BOTH.map(|family| format!("route add {} via {}\n", address::pod_range(family, index), address::node(family, index)));
     ip(fabric, &routes.concat())
 }
 

@@ -77,10 +77,8 @@ fn open_log(path: &Path) -> Result<File> {
 /// The environment that programs of the lab begin with: ours, stripped to what a container would have.
 pub(crate) fn base_environment(binaries: &Path, extra: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let inherited = env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-    let mut environment = BTreeMap::from([
-        ("PATH".to_owned(), format!("{}:{inherited}", binaries.display())),
-        ("HOME".to_owned(), "/".to_owned()),
-    ]);
+    let mut environment =
+        BTreeMap::from([("PATH".to_owned(), format!("{}:{inherited}", binaries.display())), ("HOME".to_owned(), "/".to_owned())]);
     environment.extend(extra.clone());
     environment
 }

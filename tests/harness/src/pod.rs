@@ -240,11 +240,7 @@ fn after_exit(policy: RestartPolicy, well: bool, restarts: u32) -> ContainerStat
         RestartPolicy::OnFailure => !well,
         RestartPolicy::Never => false,
     };
-    if again {
-        ContainerState::Waiting(Instant::now() + backoff(restarts))
-    } else {
-        ContainerState::Ended { well }
-    }
+    if again { ContainerState::Waiting(Instant::now() + backoff(restarts)) } else { ContainerState::Ended { well } }
 }
 
 /// 0.2 s, doubled with every restart, at most 10 s.

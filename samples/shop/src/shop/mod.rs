@@ -1,0 +1,6 @@
+//! The services behind the page.
+
+pub(crate) mod details;
+pub(crate) mod page;
+pub(crate) mod ratings;
+pub(crate) mod reviews;
