@@ -170,6 +170,39 @@ mod tests {
 
     use super::*;
 
+    /// `docs/reason-codes.md`, for users; written anew by the test below when `KEELSON_WRITE_DOCS` is set.
+    fn page() -> String {
+        let mut page = String::from(
+            "# Reason codes\n\nWhy a connection failed, in one word: the same in the access log (`reason=`), in the metric\n\
+             `keelson_connection_failures_total{reason=…}` and on the command line. The codes never change their meaning.\n\n\
+             | code | whose doing | trying again | what happened |\n| --- | --- | --- | --- |\n",
+        );
+        for reason in Reason::ALL {
+            let side = match reason.side() {
+                Side::Client => "client",
+                Side::Server => "server",
+                Side::Mesh => "mesh",
+            };
+            let retry = match reason.retry() {
+                Retry::Never => "changes nothing",
+                Retry::OtherEndpoint => "another endpoint may do",
+                Retry::Later => "may do soon",
+            };
+            page += &format!("| `{reason}` | {side} | {retry} | {} |\n", reason.explain().trim());
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_for_users_has_every_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reason-codes.md");
+        if std::env::var_os("KEELSON_WRITE_DOCS").is_some() {
+            std::fs::write(path, page()).expect("docs/reason-codes.md");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/reason-codes.md");
+        assert!(written == page(), "docs/reason-codes.md is out of date: run this test with KEELSON_WRITE_DOCS=1");
+    }
+
     #[test]
     fn codes_are_unique_and_shouted() {
         let codes: HashSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
