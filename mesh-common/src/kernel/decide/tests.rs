@@ -101,7 +101,7 @@ fn connect_by_socket() {
         (SocketKind::None, 3, Pass),
         (SocketKind::None, 1, Pass),
     ] {
-        check(&pod, &Dial { socket, bound_ifindex, ..dial("10.0.0.3") }, &expected);
+        check(&pod, &Dial { bound_ifindex, socket, ..dial("10.0.0.3") }, &expected);
     }
 }
 
