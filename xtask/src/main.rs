@@ -4,6 +4,7 @@ mod apt;
 mod codegen;
 mod ebpf;
 mod kernels;
+mod lab;
 mod report;
 mod test;
 mod tidy;
@@ -26,6 +27,7 @@ struct Arguments {
 enum Command {
     BuildEbpf(ebpf::Arguments),
     Codegen(codegen::Arguments),
+    Lab(lab::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
 }
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
+        Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
     };

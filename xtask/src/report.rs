@@ -37,7 +37,7 @@ pub(crate) fn note(text: impl Display) {
 
 /// Shows that a long, silent piece of work is under way: moving on a terminal, one line elsewhere.
 pub(crate) fn waiting<T>(text: &str, work: impl FnOnce() -> T) -> T {
-    if !io::stderr().is_terminal() {
+    if !on_terminal() {
         note(format_args!("{text} ..."));
         return work();
     }
@@ -61,6 +61,11 @@ impl Display for AlreadySaid {
 
 impl std::error::Error for AlreadySaid {}
 
+/// Whether somebody watches.
+pub(crate) fn on_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// Prints why a command failed, cause by cause, as its last words.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     if error.is::<AlreadySaid>() {
@@ -78,7 +83,7 @@ const RED: &str = "1;31";
 const GREEN: &str = "32";
 
 fn paint(colour: &str, text: &str) -> String {
-    let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !io::stderr().is_terminal();
+    let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !on_terminal();
     if plain { text.to_owned() } else { format!("\x1b[{colour}m{text}\x1b[0m") }
 }
 

@@ -29,9 +29,9 @@ pub(super) enum Outcome {
     NoAnswer { log: String },
 }
 
-/// On this machine's kernel, with the mounts and the cgroup that the test makes for itself.
+/// On this machine's kernel, in namespaces that the test makes for itself.
 pub(super) fn on_host(smoke: &Path) -> Result<Outcome> {
-    watch(Command::new(smoke).arg("--own-cgroup"))
+    watch(&mut Command::new(smoke))
 }
 
 /// Boots `kernel` in the emulator. Hardware virtualisation is not used: it is not to be had everywhere, and a boot takes seconds.

@@ -23,7 +23,7 @@ $busybox mount -t tmpfs none /run
 $busybox mount -t cgroup2 none /sys/fs/cgroup
 for module in /modules/*.ko; do $busybox insmod $module; done
 export PATH=/bin
-/bin/kernel-smoke --cgroup /sys/fs/cgroup --bpffs /sys/fs/bpf 2>&1
+/bin/kernel-smoke 2>&1
 $busybox reboot -f
 ";
 
@@ -31,7 +31,7 @@ $busybox reboot -f
 pub(super) fn write(archive: &Path, smoke: &Path, modules: &[PathBuf]) -> Result<()> {
     let scratch = tempfile::tempdir().context("make a folder for the file system")?;
     let tree = scratch.path();
-    for folder in ["bin", "dev", "modules", "proc", "run", "sys"] {
+    for folder in ["bin", "dev", "modules", "proc", "run", "sys", "tmp"] {
         fs::create_dir(tree.join(folder))?;
     }
     fs::write(tree.join("init"), INIT)?;

@@ -34,11 +34,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.quick {
         everything_but_tests(&root)?;
     }
-    // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
-    report::step("programs", || programs(&root))?;
     if arguments.kernels {
         report::step("kernel matrix", || kernels::check(&root))?;
     }
+    // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
+    report::step("programs", || programs(&root))?;
     tests(&root, &arguments.nextest)
 }
 

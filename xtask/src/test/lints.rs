@@ -11,6 +11,9 @@ pub(super) fn format(root: &Path) -> Result<()> {
     for (folder, packages) in [(root.to_path_buf(), &["--all"][..]), (root.join("mesh-ebpf"), &[])] {
         let mut cargo = workspace::cargo();
         cargo.current_dir(&folder).args(["fmt", "--check"]).args(packages);
+        if !report::on_terminal() {
+            cargo.args(["--", "--color", "never"]);
+        }
         workspace::run(&mut cargo).with_context(|| format!("not formatted: run `cargo fmt` in {}", folder.display()))?;
     }
     Ok(())
