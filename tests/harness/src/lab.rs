@@ -71,6 +71,11 @@ struct Progress {
 impl Lab {
     /// Makes the network, starts the mesh and every pod of the folder, and returns when all are ready.
     pub fn up(options: LabOptions) -> Result<Self> {
+        Self::up_with(options, |_| ())
+    }
+
+    /// The same, telling each step to somebody who waits.
+    pub fn up_with(options: LabOptions, mut progress: impl FnMut(&str)) -> Result<Self> {
         let id = options.id.as_deref().map_or_else(|| Ok(LabId::random()), str::parse)?;
         let layout = Layout::new(id);
         if layout.state().exists() {
@@ -79,10 +84,12 @@ impl Lab {
         let helper = options.binaries.find("lab-guard")?;
         let guard = Guard::start(&helper, &layout)?;
         // From here on an early return drops the guard, which takes apart whatever there is by then.
+        progress("network");
         let (shared, folder, objects) = Shared::build(options, layout, &helper, guard.pid())?;
         let shared = Arc::new(shared);
         let mut lab = Self { shared, kubelet: None, guard };
-        lab.start_mesh()?;
+        lab.start_mesh(&mut progress)?;
+        progress(&format!("{} pods", objects.pods.len()));
         let shared = lab.shared.clone();
         let kubelet = thread::Builder::new().name("kubelet".to_owned());
         lab.kubelet = Some(kubelet.spawn(move || Kubelet::new(&shared, folder, objects).run())?);
@@ -241,12 +248,17 @@ impl Lab {
         self.shared.set_node_process(name, Some(process))
     }
 
-    fn start_mesh(&self) -> Result<()> {
+    fn start_mesh(&self, progress: &mut impl FnMut(&str)) -> Result<()> {
         if !self.shared.options.mesh {
             return Ok(());
         }
+        progress("controller");
         self.restart_controller()?;
-        self.shared.nodes.keys().try_for_each(|name| self.restart_node(name))
+        for name in self.shared.nodes.keys() {
+            progress(name);
+            self.restart_node(name)?;
+        }
+        Ok(())
     }
 
     fn stop_kubelet(&mut self) {

@@ -36,6 +36,7 @@ mod place;
 mod pod;
 mod reaper;
 mod status;
+pub mod supervise;
 mod wait;
 
 pub use crate::{
