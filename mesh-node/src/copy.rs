@@ -181,3 +181,6 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,3 +126,6 @@ impl Resources {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
