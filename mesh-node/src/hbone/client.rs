@@ -114,10 +114,9 @@ impl Tunnel {
         settings: &Settings,
         budget: Arc<Budget>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), HboneError> {
-        let address = tcp.peer_addr().map_err(|source| HboneError::Dial {
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            source: Arc::new(source),
-        })?;
+        let address = tcp
+            .peer_addr()
+            .map_err(|source| HboneError::Dial { address: SocketAddr::from(([0, 0, 0, 0], 0)), source: Arc::new(source) })?;
         let after = settings.handshake_timeout;
         let shaken = timeout(after, shake(tcp, address, tls, expected, settings)).await;
         let (requests, connection, plug, peer) = shaken.map_err(|_| HboneError::HandshakeTimeout { address, after })??;

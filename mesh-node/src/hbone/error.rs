@@ -86,7 +86,9 @@ impl HboneError {
             },
             Self::NoHttp2 { .. } | Self::Http2 { .. } => Reason::H2Handshake,
             Self::Denied { .. } => Reason::ConnectDenied,
-            Self::Unreachable { .. } | Self::Status { .. } | Self::NoAnswer { .. } | Self::Reset { .. } => Reason::ConnectUnreachable,
+            Self::Unreachable { .. } | Self::Status { .. } | Self::NoAnswer { .. } | Self::Reset { .. } => {
+                Reason::ConnectUnreachable
+            }
             Self::BadTarget { .. } => Reason::BadTarget,
             Self::Closed { .. } => Reason::TunnelClosed,
             Self::Request { .. } | Self::Config { .. } => Reason::Internal,

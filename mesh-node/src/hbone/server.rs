@@ -26,11 +26,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     cork::{Cork, Plug, cork},
-    headers::{Baggage, Forwarded, Target, TraceParent, FORWARDED, TRACEPARENT, text},
+    headers::{Baggage, FORWARDED, Forwarded, TRACEPARENT, Target, TraceParent, text},
     keepalive::KeepAlive,
     settings::{
-        FRAME, MAX_STREAM_WINDOW, PENDING_RESETS, RESET_BURST, RESETS_PER_SECOND, SEND_BUFFER, SMALL_FRAME_OVERHEAD, STREAM_WINDOW,
-        Settings,
+        FRAME, MAX_STREAM_WINDOW, PENDING_RESETS, RESET_BURST, RESETS_PER_SECOND, SEND_BUFFER, SMALL_FRAME_OVERHEAD,
+        STREAM_WINDOW, Settings,
     },
     stream::{H2Stream, Role},
     window::{Budget, Windows},

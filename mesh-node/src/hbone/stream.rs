@@ -87,7 +87,8 @@ impl H2Stream {
         budget: Arc<Budget>,
         place: Place,
     ) -> Self {
-        let recv = RecvHalf { inner: recv, windows, pace: Pace::new(), charge: Charge::new(budget), taken: 0, _place: place.clone() };
+        let recv =
+            RecvHalf { inner: recv, windows, pace: Pace::new(), charge: Charge::new(budget), taken: 0, _place: place.clone() };
         Self { role, send: SendHalf { inner: send, role, ended: false, _place: place }, recv }
     }
 

@@ -4,11 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh_policy::model::{Identity, ParseIdentityError};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    prelude::FromDer,
-};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 /// What a leaf certificate says about itself. Nothing here is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +73,8 @@ fn only_uri_name<'a>(certificate: &'a X509Certificate<'a>) -> Result<&'a str, Ce
 
 fn from_unix(seconds: i64) -> SystemTime {
     let magnitude = Duration::from_secs(seconds.unsigned_abs());
-    let moved = if seconds >= 0 { SystemTime::UNIX_EPOCH.checked_add(magnitude) } else { SystemTime::UNIX_EPOCH.checked_sub(magnitude) };
+    let moved =
+        if seconds >= 0 { SystemTime::UNIX_EPOCH.checked_add(magnitude) } else { SystemTime::UNIX_EPOCH.checked_sub(magnitude) };
     moved.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 

@@ -3,12 +3,7 @@
 //! The server is checked by name (a DNS or IP subject alternative name) against a root file. The client shows no certificate: a
 //! bearer token goes with each call. Roots are read again for every connection, so a rotated root needs no restart.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -19,7 +14,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::{certificate::{CertificateError, certificates_in}, tls::{ALPN_H2, provider}};
+use super::{
+    certificate::{CertificateError, certificates_in},
+    tls::{ALPN_H2, provider},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -125,3 +123,6 @@ fn client_config(roots: &ChannelRoots) -> Result<ClientConfig, ChannelError> {
     config.resumption = Resumption::disabled();
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,6 @@ impl Persist for Disk {
         fs::rename(&beside, &path)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,13 +124,8 @@ impl Book {
     pub fn apply(&mut self, event: Event, now: Now, dice: f64) -> bool {
         match event {
             Event::Retain(identity) => {
-                let fresh = || Entry {
-                    interest: 0,
-                    held: None,
-                    plan: Plan::FetchAt(now.monotonic),
-                    failures: 0,
-                    last_error: None,
-                };
+                let fresh =
+                    || Entry { interest: 0, held: None, plan: Plan::FetchAt(now.monotonic), failures: 0, last_error: None };
                 self.entries.entry(identity).or_insert_with(fresh).interest += 1;
             }
             Event::Release(identity) => {

@@ -223,7 +223,11 @@ impl Certificates {
         }
     }
 
-    async fn sign<C: CertificateAuthority>(&self, identity: &Identity, authority: &C) -> Result<(TlsIdentity, Stored), SignError> {
+    async fn sign<C: CertificateAuthority>(
+        &self,
+        identity: &Identity,
+        authority: &C,
+    ) -> Result<(TlsIdentity, Stored), SignError> {
         let (key, csr) = request(identity).map_err(|source| SignError::Request { source })?;
         let chain = authority.sign(identity, &csr).await?;
         let stored = Stored { identity: identity.clone(), key_pem: key.serialize_pem(), chain: chain.clone() };

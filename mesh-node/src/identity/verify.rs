@@ -64,9 +64,7 @@ impl Trust {
         };
         let time = with_skew(now, leaf, intermediates);
         EndEntityCert::try_from(leaf)
-            .and_then(|leaf| {
-                leaf.verify_for_usage(algorithms, &self.anchors, intermediates, time, usage, None, None).map(|_| ())
-            })
+            .and_then(|leaf| leaf.verify_for_usage(algorithms, &self.anchors, intermediates, time, usage, None, None).map(|_| ()))
             .map_err(|source| VerifyError::from_webpki(&facts, source))?;
         Ok(facts.identity)
     }
@@ -291,3 +289,6 @@ impl From<VerifyError> for rustls::Error {
         rustls::Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(error))))
     }
 }
+
+#[cfg(test)]
+mod tests;

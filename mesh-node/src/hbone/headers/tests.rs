@@ -13,9 +13,28 @@ fn only_an_address_or_a_host_with_a_port_is_a_target() {
     }
     assert_eq!("Reviews.Shop.:80".parse(), Ok(Target::Host { name: "reviews.shop".into(), port: 80 }));
     for bad in [
-        "", ":", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:080", "10.0.0.1:65536", "10.0.0.1:+80", "10.0.0:80", "1.2.3.4.5:80",
-        "2001:db8::1:80", "[2001:db8::1%1]:80", "[::1]", "a b:80", "user@host:80", "http://a:80", "a..b:80", ".:80", "a/b:80", "a:80\0",
-        "é.example:80", "10.0.0.256:80",
+        "",
+        ":",
+        "10.0.0.1",
+        "10.0.0.1:",
+        "10.0.0.1:0",
+        "10.0.0.1:080",
+        "10.0.0.1:65536",
+        "10.0.0.1:+80",
+        "10.0.0:80",
+        "1.2.3.4.5:80",
+        "2001:db8::1:80",
+        "[2001:db8::1%1]:80",
+        "[::1]",
+        "a b:80",
+        "user@host:80",
+        "http://a:80",
+        "a..b:80",
+        ".:80",
+        "a/b:80",
+        "a:80\0",
+        "é.example:80",
+        "10.0.0.256:80",
     ] {
         assert_eq!(bad.parse::<Target>(), Err(BadTarget), "{bad:?}");
     }
@@ -85,8 +104,14 @@ fn a_traceparent_is_of_version_00_and_not_zero() {
     let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     assert_eq!(good.parse::<TraceParent>().map(|parent| parent.to_string()), Ok(good.into()));
     for bad in [
-        "", "00", &good.to_uppercase(), &good.replace("00-4", "01-4"), &good.replace("-01", "-01-x"), &good.replace('4', "g"),
-        "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "",
+        "00",
+        &good.to_uppercase(),
+        &good.replace("00-4", "01-4"),
+        &good.replace("-01", "-01-x"),
+        &good.replace('4', "g"),
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
     ] {
         assert!(bad.parse::<TraceParent>().is_err(), "{bad:?}");
     }

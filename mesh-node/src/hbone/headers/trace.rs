@@ -18,7 +18,9 @@ impl FromStr for TraceParent {
         let is_id = |part: &str, len| is_hex(part, len) && part.bytes().any(|byte| byte != b'0');
         let parts: Vec<&str> = text.splitn(5, '-').collect();
         match parts[..] {
-            ["00", trace, parent, flags] if is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2) => Ok(Self(text.to_owned())),
+            ["00", trace, parent, flags] if is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2) => {
+                Ok(Self(text.to_owned()))
+            }
             _ => Err(NotATraceParent),
         }
     }

@@ -106,7 +106,8 @@ fn many_small_writes_become_one() {
     }
     assert_eq!(socket.0.lock().expect("lock").writes, 0);
     assert!(plug.poll_flush(cx).is_ready());
-    assert_eq!((socket.0.lock().expect("lock").writes, socket.0.lock().expect("lock").bytes.len()), (1, 30_000));
+    let taken = socket.0.lock().expect("lock");
+    assert_eq!((taken.writes, taken.bytes.len()), (1, 30_000));
 }
 
 #[test]
