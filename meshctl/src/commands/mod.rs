@@ -1,0 +1,14 @@
+//! One function for each command: ask, print, say whether all went well.
+
+mod cluster;
+mod enrol;
+mod help;
+mod list;
+mod node;
+mod status;
+
+pub(crate) use cluster::{policies, services, workloads};
+pub(crate) use enrol::{enrol, unenrol};
+pub(crate) use help::{completion, version};
+pub(crate) use node::{certificates, config_dump, connections, drain, log, pods};
+pub(crate) use status::status;
