@@ -2,6 +2,7 @@
 
 mod apt;
 mod codegen;
+mod demo;
 mod ebpf;
 mod kernels;
 mod lab;
@@ -27,6 +28,7 @@ struct Arguments {
 enum Command {
     BuildEbpf(ebpf::Arguments),
     Codegen(codegen::Arguments),
+    Demo(demo::Arguments),
     Lab(lab::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),

@@ -1,0 +1,83 @@
+//! `cargo xtask demo`: the sample shop on two simulated nodes, and what a mesh does for it, before your eyes.
+
+mod flows;
+mod picture;
+mod story;
+
+use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use harness::{Binaries, Lab, LabOptions, copy_of, supervise};
+
+use crate::{lab, report, workspace};
+
+/// Build everything, run the sample shop on two simulated nodes and show what the mesh does for it
+///
+/// On a terminal: a live picture of who calls whom while policies come and go, until Ctrl-C. Elsewhere, or with --once: the
+/// same story step by step, each step checked, and a closing table. Needs root; leaves nothing behind.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Tell the story once, check each step, print a table and exit
+    #[arg(long)]
+    once: bool,
+    /// Leave the lab running afterwards
+    #[arg(long)]
+    keep: bool,
+    /// What to call the lab: 1 to 12 small letters and digits
+    #[arg(long, default_value = "demo")]
+    id: String,
+    /// Use the programs in this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
+}
+
+/// How long the shop may take to come up.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    let root = workspace::root()?;
+    let binaries = arguments.binaries.clone().map_or_else(lab::programs, Ok)?;
+    let shop = root.join("samples/shop");
+    let folder = copy_of(&shop.join("manifests"))?;
+    let options = LabOptions {
+        folder: folder.path().canonicalize().context("the copy of the manifests is gone")?,
+        id: Some(arguments.id.clone()),
+        binaries: Binaries { folder: binaries },
+        mesh: true,
+        log_dir: None,
+        environment: std::collections::BTreeMap::new(),
+        deadline: DEADLINE,
+    };
+    if arguments.keep {
+        // The lab must outlive this command, and its folder too.
+        let id = supervised(&options)?;
+        let kept = folder.keep();
+        let told = tell(&arguments, &story::Shop::new(&id, &kept, &shop.join("policies")));
+        how_to_reach(&id, &kept);
+        return told;
+    }
+    let lab = report::step("two nodes and the shop", || Lab::up_with(options, |step| report::note(step)))?;
+    let told = tell(&arguments, &story::Shop::new(&lab.id(), folder.path(), &shop.join("policies")));
+    report::step("clean up", || lab.down())?;
+    told
+}
+
+fn supervised(options: &LabOptions) -> Result<String> {
+    report::step("two nodes and the shop", || {
+        let mut owner = Command::new(env::current_exe()?);
+        owner.args(["lab", "own", &serde_json::to_string(options)?]);
+        supervise::start(&mut owner, |step| report::note(step))
+    })
+}
+
+fn tell(arguments: &Arguments, shop: &story::Shop) -> Result<()> {
+    if arguments.once || !report::on_terminal() { story::once(shop) } else { picture::live(shop) }
+}
+
+fn how_to_reach(id: &str, folder: &std::path::Path) {
+    let pods = fs::read_dir(folder).map_or(0, Iterator::count);
+    report::note(format_args!("the lab stays up; its {pods} files are in {}", folder.display()));
+    report::note(format_args!("cargo xtask lab exec --id {id} shop/client -- shop client http http://page.shop:9080/"));
+    report::note(format_args!("cargo run -q -p meshctl -- --lab {id} connections"));
+    report::note(format_args!("cargo xtask lab down --id {id}"));
+}
