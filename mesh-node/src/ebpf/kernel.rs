@@ -353,10 +353,8 @@ fn table<K: aya::Pod, V: aya::Pod>(object: &Ebpf, name: &'static str) -> Result<
 
 /// The map's descriptor, when its keys and values have the sizes of these types.
 fn map<K, V>(object: &Ebpf, name: &'static str) -> Result<OwnedFd, EbpfError> {
-    let missing = || EbpfError::Missing { kind: "map", name };
-    let data = match object.map(name).ok_or_else(missing)? {
-        Map::HashMap(data) | Map::SockHash(data) | Map::SkStorage(data) => data,
-        _ => return Err(missing()),
+    let Some(Map::HashMap(data) | Map::SockHash(data) | Map::SkStorage(data)) = object.map(name) else {
+        return Err(EbpfError::Missing { kind: "map", name });
     };
     let error = |error: MapError| EbpfError::Object { source: Box::new(error.into()) };
     // Asked of the kernel: the loader only knows the sizes of the object, not those of a map that was pinned before.

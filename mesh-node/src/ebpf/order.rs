@@ -100,7 +100,9 @@ impl ProgramAt {
 pub fn foreign_ahead(order: &[ProgramAt]) -> Vec<&ProgramAt> {
     [AttachPoint::Connect4, AttachPoint::Connect6]
         .into_iter()
-        .flat_map(|point| order.iter().filter(move |program| program.point == point).take_while(|program| program.owner != Owner::Own))
+        .flat_map(|point| {
+            order.iter().filter(move |program| program.point == point).take_while(|program| program.owner != Owner::Own)
+        })
         .filter(|program| program.owner == Owner::Foreign)
         .collect()
 }

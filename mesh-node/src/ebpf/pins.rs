@@ -1,6 +1,7 @@
 //! Where things are pinned, and what is found there.
 
 use std::{
+    fmt::Write,
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -165,7 +166,7 @@ fn escape(instance: &str) -> String {
     for byte in instance.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(byte)),
-            _ => name.push_str(&format!("%{byte:02x}")),
+            _ => write!(name, "%{byte:02x}").expect("a String takes everything"),
         }
     }
     name

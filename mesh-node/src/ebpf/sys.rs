@@ -248,7 +248,7 @@ fn object_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
 struct Query {
     target_fd: u32,
     attach_type: u32,
-    query_flags: u32,
+    flags: u32,
     attach_flags: u32,
     prog_ids: u64,
     prog_cnt: u32,
@@ -263,7 +263,7 @@ pub(super) fn effective_programs(cgroup: BorrowedFd<'_>, at: AttachType) -> io::
         let mut attr = Query {
             target_fd: raw(cgroup),
             attach_type: at as u32,
-            query_flags: QUERY_EFFECTIVE,
+            flags: QUERY_EFFECTIVE,
             prog_ids: ids.as_mut_ptr() as u64,
             prog_cnt: ids.len() as u32,
             ..Query::default()

@@ -184,6 +184,54 @@ fn without_a_listener_nothing_gets_in_or_out() {
     assert!(try_accept(&app).is_none());
 }
 
+/// The mark of the first dial must not outlive it.
+#[test]
+fn a_socket_that_dials_again_is_judged_again() {
+    let mut machine = Machine::new();
+    let kernel = machine.open("node");
+    let (mut pod, _other) = two_pods(&["10.9.0.1"], &["10.9.0.2"]);
+    pod.enrol(&kernel, "a");
+    pod.reopen_listeners();
+    let local = pod.listen("127.0.0.1:0");
+    let to = local.local_addr().expect("bound");
+    let app = pod.socket(Domain::IPV4);
+    let refused = app.connect(&address("192.0.2.10:80").into()).expect_err("no listener");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    app.connect(&to.into()).expect("passed");
+    assert_eq!(app.peer_addr().expect("a peer").as_socket(), Some(to));
+    assert_joined(&app, accept(&local));
+}
+
+/// `sk_lookup` runs twice for a connection with SYN cookies, and there is no socket between the two.
+#[test]
+fn syn_cookies_change_nothing() {
+    let mut machine = Machine::new();
+    let kernel = machine.open("node");
+    let (a, b) = two_pods(&["10.9.0.1", "fd09::1"], &["10.9.0.2", "fd09::2"]);
+    for pod in [&a, &b] {
+        // Always, not only under load; for both families.
+        pod.sysctl("ipv4/tcp_syncookies", "2");
+    }
+    a.enrol(&kernel, "a");
+    b.enrol(&kernel, "b");
+    let app = b.listen("[::]:8080");
+    for (original, to) in [("192.0.2.10:80", "10.9.0.2:8080"), ("[2001:db8::10]:80", "[fd09::2]:8080")] {
+        let captured = a.connect(original).expect("captured");
+        let accepted = a.accept_outbound();
+        assert_eq!(kernel.marks().original_dst(&accepted).expect("its storage"), Some(address(original)));
+        assert_joined(&captured, &accepted);
+
+        for (how, listener) in [(Exempt::ProxyToken, &app), (Exempt::Proxy, &b.listeners.plaintext)] {
+            let proxy = a.socket(Domain::for_address(address(to)));
+            kernel.marks().exempt(&proxy, how).expect("exempt");
+            proxy.connect(&address(to).into()).expect(to);
+            assert_joined(&proxy, accept(listener));
+        }
+    }
+    let MapEntries { tuples, tokens, .. } = kernel.map_entries().expect("the maps");
+    assert_eq!((tuples, tokens), (0, 0));
+}
+
 #[test]
 fn link_local_addresses_are_no_way_in() {
     let mut machine = Machine::new();
@@ -266,6 +314,10 @@ fn one_pods_handshakes_are_bounded_and_others_unharmed() {
     // The listener's queue holds one or two, every other handshake waits.
     let mut apps: Vec<Socket> = (1..=30).map(dial).collect();
     let tuples = || kernel.map_entries().expect("the maps").tuples;
+    for _ in 0..50 {
+        eprintln!("{}", tuples());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     soon("a full pod", || (tuples() == 4).then_some(()));
 
     let app = modest.connect("192.0.2.20:80").expect("captured");
@@ -354,9 +406,8 @@ fn a_pod_whose_namespace_died_is_reported_and_released() {
     let (pod, _other) = two_pods(&["10.9.0.1"], &["10.9.0.2"]);
     pod.enrol(&kernel, "a");
     drop(pod);
-    let gone = soon("the namespace's end", || {
-        kernel.adopted().expect("the pins").into_iter().find(|pod| pod.netns_inode.is_none())
-    });
+    let gone =
+        soon("the namespace's end", || kernel.adopted().expect("the pins").into_iter().find(|pod| pod.netns_inode.is_none()));
     drop(kernel);
     let kernel = machine.open("node");
     kernel.release_adopted(&gone).expect("released");

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Debug,
-    fs, io,
+    fs, io, iter,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
@@ -86,13 +86,8 @@ impl Drop for Machine {
 
 /// An error with its causes.
 fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
+    let causes = iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A network namespace with addresses on `eth0`, and the listeners that a node would have in it.
