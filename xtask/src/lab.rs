@@ -1,7 +1,9 @@
 //! `cargo xtask lab`: a cluster of network namespaces on this machine, from a folder of Kubernetes YAML, to try things in.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     io::{self, BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
@@ -139,7 +141,7 @@ fn bring_up(up: Up) -> Result<()> {
         id: Some(id),
         binaries: Binaries { folder: binaries },
         mesh: !no_mesh,
-        log_dir: log_dir.map(std::path::absolute).transpose()?,
+        log_dir,
         environment: env.into_iter().collect(),
         deadline: Duration::from_secs(timeout),
     };
@@ -178,12 +180,11 @@ fn execute(exec: &Exec) -> Result<()> {
 
 fn print_status(status: &Status) -> Result<()> {
     let lab = harness::status(&status.lab.choose()?)?;
-    let mut out = io::stdout().lock();
-    match status.output {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&lab)?)?,
-        Format::Text => write!(out, "{}", table(&lab))?,
-    }
-    Ok(())
+    let text = match status.output {
+        Format::Json => serde_json::to_string_pretty(&lab)? + "\n",
+        Format::Text => table(&lab),
+    };
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 fn table(lab: &LabStatus) -> String {
@@ -195,21 +196,21 @@ fn table(lab: &LabStatus) -> String {
         None => "no mesh".to_owned(),
     };
     if let Some(controller) = &lab.controller {
-        text += &format!("\ncontroller  {}  {}\n", process(controller.process), addresses(&controller.addresses));
+        let _ = writeln!(text, "\ncontroller  {}  {}", process(controller.process), addresses(&controller.addresses));
     }
     text += "\nNODE        PROXY         ADDRESSES                       SOCKETS\n";
     for (name, node) in &lab.nodes {
         let (process, addresses) = (process(node.process), addresses(&node.addresses));
-        text += &format!("{name:<11} {process:<13} {addresses:<31} {}\n", node.runtime.display());
+        let _ = writeln!(text, "{name:<11} {process:<13} {addresses:<31} {}", node.runtime.display());
     }
     text += "\nPOD                       NODE       PHASE        READY  MESH  RESTARTS  ADDRESSES\n";
     for (name, pod) in lab.pods() {
         let (ready, mesh) = (if pod.ready { "yes" } else { "no" }, if pod.enrolled { "yes" } else { "no" });
         let (phase, addresses) = (format!("{:?}", pod.phase), addresses(&pod.addresses));
-        text += &format!("{name:<25} {:<10} {phase:<12} {ready:<6} {mesh:<5} {:<9} {addresses}\n", pod.node, pod.restarts);
+        let _ = writeln!(text, "{name:<25} {:<10} {phase:<12} {ready:<6} {mesh:<5} {:<9} {addresses}", pod.node, pod.restarts);
     }
     for problem in &lab.problems {
-        text += &format!("\nproblem: {problem}\n");
+        let _ = writeln!(text, "\nproblem: {problem}");
     }
     text
 }

@@ -36,6 +36,9 @@ pub(crate) struct ServerOptions {
     /// What to call this version of the service
     #[arg(long, default_value = "v1")]
     pub(crate) version: String,
+    /// Do not log requests
+    #[arg(long)]
+    quiet: bool,
 }
 
 /// A request without its body, all that the shop's own paths need.
@@ -63,7 +66,19 @@ where
     F: Future<Output = Reply> + Send + 'static,
 {
     let instance = Instance::new(service, &options.version);
-    serve::http(options.port, move |request, ends| answer(request, ends, instance.clone(), own.clone())).await
+    let quiet = options.quiet;
+    serve::http(options.port, move |request, ends| {
+        let (instance, own) = (instance.clone(), own.clone());
+        async move {
+            let line = (!quiet).then(|| format!("{} {} from {}", request.method(), request.uri(), ends.peer));
+            let response = answer(request, ends, instance, own).await;
+            if let Some(line) = line {
+                eprintln!("{line}: {}", response.status().as_u16());
+            }
+            response
+        }
+    })
+    .await
 }
 
 async fn answer<F>(
@@ -75,10 +90,9 @@ async fn answer<F>(
 where
     F: Future<Output = Reply>,
 {
-    let line = format!("{} {} from {}", request.method(), request.uri(), ends.peer);
     let path = request.uri().path().to_owned();
     let mut parts = path.splitn(3, '/').skip(1);
-    let response = match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         ("whoami", "") => json_response(&whoami(&request, ends, &instance)),
         ("healthz", "") => text(StatusCode::OK, "ok\n"),
         ("status", code) => match code.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()) {
@@ -108,9 +122,7 @@ where
                 Reply::NotFound => text(StatusCode::NOT_FOUND, "no such path\n"),
             }
         }
-    };
-    eprintln!("{line}: {}", response.status().as_u16());
-    response
+    }
 }
 
 fn whoami(request: &Request<Incoming>, ends: Ends, instance: &Instance) -> Value {

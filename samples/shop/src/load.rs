@@ -168,8 +168,9 @@ where
     let seconds = begin.elapsed().as_secs_f64();
     total.latencies.sort_unstable();
     let operations = total.latencies.len();
-    let percentile = |share: f64| total.latencies.get((operations as f64 * share) as usize).or(total.latencies.last()).copied();
-    let points = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
+    // Of every ten thousand.
+    let points = [("p50", 5_000), ("p90", 9_000), ("p99", 9_900), ("p999", 9_990), ("max", 10_000)];
+    let percentile = |share: usize| total.latencies.get(operations * share / 10_000).or(total.latencies.last()).copied();
     let latency_us = points.into_iter().filter_map(|(name, share)| Some((name, percentile(share)?))).collect();
     let code = if total.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let report = Report {
@@ -221,7 +222,7 @@ impl Session for Http {
         loop {
             sender.ready().await?;
             let request = Request::get(path).header("host", host).body(Empty::<Bytes>::new());
-            let request = request.map_err(|error| Failure::new(Outcome::Other, error))?;
+            let request = request.map_err(|error| Failure::new(Outcome::Other, error.to_string()))?;
             let answer = sender.send_request(request).await?;
             let status = answer.status().as_u16();
             let body = answer.into_body().collect().await?.to_bytes();

@@ -84,14 +84,23 @@ struct Wanted {
 struct Found {
     /// Whether it was made of what the folder says now.
     current: bool,
-    started: bool,
-    terminating: bool,
+    stage: Stage,
     enrolled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has a network.
+    Made,
+    /// Its containers were started.
+    Started,
+    /// Its containers were asked to end.
+    Terminating,
 }
 
 fn decide(wanted: Option<Wanted>, found: Option<Found>) -> Step {
     match (wanted, found) {
-        (_, Some(found)) if found.terminating => Step::Remove,
+        (_, Some(found)) if found.stage == Stage::Terminating => Step::Remove,
         (None, _) => Step::Terminate,
         (Some(wanted), None) if wanted.scheduled => Step::Create,
         (Some(_), None) => Step::Unscheduled,
@@ -99,7 +108,7 @@ fn decide(wanted: Option<Wanted>, found: Option<Found>) -> Step {
         (Some(wanted), Some(found)) => match (wanted.enrolled, found.enrolled) {
             (true, false) => Step::Enrol,
             (false, true) => Step::Unenrol,
-            _ if !found.started => Step::Start,
+            _ if found.stage == Stage::Made => Step::Start,
             _ => Step::Look,
         },
     }
@@ -211,8 +220,11 @@ impl<'a> Kubelet<'a> {
         });
         let found = self.pods.get(name).map(|pod| Found {
             current: desired.is_some_and(|desired| self.is_current(pod, desired)),
-            started: pod.started(),
-            terminating: pod.terminating(),
+            stage: match (pod.terminating(), pod.started()) {
+                (true, _) => Stage::Terminating,
+                (false, true) => Stage::Started,
+                (false, false) => Stage::Made,
+            },
             enrolled: pod.status.enrolled,
         });
         decide(wanted, found)
@@ -366,22 +378,22 @@ mod tests {
     fn a_pod_goes_through_its_life_in_order() {
         let outside = Some(Wanted { scheduled: true, enrolled: false });
         let meshed = Some(Wanted { scheduled: true, enrolled: true });
-        let new = Found { current: true, started: false, terminating: false, enrolled: false };
+        let new = Found { current: true, stage: Stage::Made, enrolled: false };
         let check = |wanted, found, expected| assert_eq!(decide(wanted, found), expected, "{wanted:?} {found:?}");
 
         check(meshed, None, Step::Create);
         check(meshed, Some(new), Step::Enrol);
         check(meshed, Some(Found { enrolled: true, ..new }), Step::Start);
-        check(meshed, Some(Found { enrolled: true, started: true, ..new }), Step::Look);
+        check(meshed, Some(Found { enrolled: true, stage: Stage::Started, ..new }), Step::Look);
         check(outside, Some(new), Step::Start);
         // The label of its namespace changes while it runs.
-        check(outside, Some(Found { enrolled: true, started: true, ..new }), Step::Unenrol);
-        check(meshed, Some(Found { started: true, ..new }), Step::Enrol);
+        check(outside, Some(Found { enrolled: true, stage: Stage::Started, ..new }), Step::Unenrol);
+        check(meshed, Some(Found { stage: Stage::Started, ..new }), Step::Enrol);
         // Another command line: it goes and comes back.
         check(meshed, Some(Found { current: false, ..new }), Step::Terminate);
-        check(meshed, Some(Found { terminating: true, ..new }), Step::Remove);
+        check(meshed, Some(Found { stage: Stage::Terminating, ..new }), Step::Remove);
         check(None, Some(new), Step::Terminate);
-        check(None, Some(Found { terminating: true, ..new }), Step::Remove);
+        check(None, Some(Found { stage: Stage::Terminating, ..new }), Step::Remove);
         check(Some(Wanted { scheduled: false, enrolled: false }), None, Step::Unscheduled);
     }
 

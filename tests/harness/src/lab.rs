@@ -76,6 +76,7 @@ impl Lab {
 
     /// The same, telling each step to somebody who waits.
     pub fn up_with(options: LabOptions, mut progress: impl FnMut(&str)) -> Result<Self> {
+        let options = options.with_whole_paths()?;
         let id = options.id.as_deref().map_or_else(|| Ok(LabId::random()), str::parse)?;
         let layout = Layout::new(id);
         if layout.state().exists() {

@@ -30,6 +30,9 @@ const ROUTER: &[(&str, &str)] = &[
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv6/conf/all/accept_dad", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
+    // Every packet that can not go on is answered, not one a second.
+    ("ipv4/icmp_ratelimit", "0"),
+    ("ipv6/icmp/ratelimit", "0"),
 ];
 const HOST: &[(&str, &str)] = &[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")];
 
@@ -38,9 +41,9 @@ pub(crate) fn make_fabric(fabric: &str) -> Result<()> {
     netns::create(fabric)?;
     netns::sysctl(fabric, ROUTER)?;
     let mut batch = String::from("link set lo up\nlink add br0 type bridge mcast_snooping 0\n");
-    batch += &format!("addr add {}/16 dev br0\n", address::gateway(Family::V4));
-    batch += &format!("addr add {}/64 dev br0 nodad\n", address::gateway(Family::V6));
-    batch += &format!("addr add {OUTSIDE_V4}/32 dev lo\naddr add {OUTSIDE_V6}/128 dev lo nodad\nlink set br0 up\n");
+    let _ = writeln!(batch, "addr add {}/16 dev br0", address::gateway(Family::V4));
+    let _ = writeln!(batch, "addr add {}/64 dev br0 nodad", address::gateway(Family::V6));
+    let _ = writeln!(batch, "addr add {OUTSIDE_V4}/32 dev lo\naddr add {OUTSIDE_V6}/128 dev lo nodad\nlink set br0 up");
     ip(fabric, &batch)
 }
 
@@ -60,10 +63,10 @@ pub(crate) fn make_node(fabric: &str, name: &str, index: usize, count: usize) ->
     let mut batch = on_fabric(BOTH.map(|family| address::node(family, index)));
     for family in BOTH {
         for other in (1..=count).filter(|other| *other != index) {
-            batch += &format!("route add {} via {}\n", address::pod_range(family, other), address::node(family, other));
+            let _ = writeln!(batch, "route add {} via {}", address::pod_range(family, other), address::node(family, other));
         }
         // Else a packet to a pod that is gone would travel between node and fabric until it is too old.
-        batch += &format!("route add unreachable {} metric 4278198272\n", address::pod_range(family, index));
+        let _ = writeln!(batch, "route add unreachable {} metric 4278198272", address::pod_range(family, index));
     }
     ip(name, &batch)?;
     let routes =

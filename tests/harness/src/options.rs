@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     time::Duration,
 };
 
@@ -40,8 +40,15 @@ impl LabOptions {
             mesh: true,
             log_dir: None,
             environment: BTreeMap::new(),
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
         })
+    }
+
+    /// The programs of the lab run in other directories than the caller.
+    pub(crate) fn with_whole_paths(mut self) -> Result<Self> {
+        self.binaries.folder = path::absolute(&self.binaries.folder)?;
+        self.log_dir = self.log_dir.map(path::absolute).transpose()?;
+        Ok(self)
     }
 
     /// The same without a mesh: no controller, no node proxies, nothing enrolled.

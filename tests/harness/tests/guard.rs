@@ -1,5 +1,7 @@
 //! Whatever happens to a lab's owner, nothing is left. Needs root and the workspace's programs.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{
     env, fs,
     path::Path,
@@ -20,9 +22,10 @@ fn own_a_lab_until_killed() {
     let folder = copy_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/shop/manifests")).unwrap();
     let lab = Lab::up(LabOptions { id: Some(id), ..LabOptions::plain(folder.path()).unwrap() }).unwrap();
     // A process that has left its session and ignores every polite request.
-    lab.spawn_in("shop/client", &["setsid", "sh", "-c", "trap '' TERM HUP INT; while :; do sleep 1; done"]).unwrap();
+    let words = ["setsid", "sh", "-c", "trap '' TERM HUP INT; while :; do sleep 1; done"];
+    let mut stubborn = lab.spawn_in("shop/client", &words).unwrap();
     fs::write(env::temp_dir().join(format!("keelson-owner-{}", lab.id())), "up").unwrap();
-    std::thread::sleep(PATIENCE * 4);
+    stubborn.wait().unwrap();
 }
 
 fn kill_an_owner(id: &str, signal: &str, when_up: bool) {

@@ -1,5 +1,7 @@
 //! A lab without a mesh: the network, the pods and the cleaning by themselves. Needs root and the workspace's programs.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -19,6 +19,7 @@ use super::{Failure, Outcome, Record, Schedule, Worker, repeat, tcp};
 use crate::stream;
 
 #[derive(Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
     /// `http://HOST[:PORT]/PATH`
     url: Uri,
@@ -134,7 +135,8 @@ impl Browser {
         let path = self.options.url.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::new(Full::new(self.data.clone()));
         *request.method_mut() = self.options.method.clone();
-        *request.uri_mut() = path.parse().map_err(|error| Failure::new(Outcome::Other, error))?;
+        *request.uri_mut() =
+            path.parse().map_err(|error: hyper::http::uri::InvalidUri| Failure::new(Outcome::Other, error.to_string()))?;
         *request.headers_mut() = self.headers.clone();
         if !self.options.keep_alive {
             request.headers_mut().insert("connection", HeaderValue::from_static("close"));

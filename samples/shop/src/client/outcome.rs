@@ -88,14 +88,14 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(outcome: Outcome, text: impl ToString) -> Self {
-        Self { outcome, text: text.to_string() }
+    pub(crate) fn new(outcome: Outcome, text: impl Into<String>) -> Self {
+        Self { outcome, text: text.into() }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::new(classify(&error), error)
+        Self::new(classify(&error), error.to_string())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `client tcp`: connect, say something, read what comes back.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::stream;
 const SHOWN: usize = 64 << 10;
 
 #[derive(Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
     /// `HOST:PORT`, `[ADDRESS]:PORT`, with or without `tcp://` before it
     target: String,
@@ -179,5 +180,8 @@ impl Answer {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
