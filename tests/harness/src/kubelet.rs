@@ -300,7 +300,7 @@ impl<'a> Kubelet<'a> {
     }
 
     fn unenrol(&mut self, name: &PodName) -> Result<()> {
-        enrol::unenrol(&self.shared.options.binaries, self.node(name), name, &self.pods[name].status)?;
+        enrol::unenrol(&self.shared.options.binaries, self.node(name), name)?;
         self.pod(name).status.enrolled = false;
         Ok(())
     }

@@ -119,6 +119,8 @@ fn controller_command(setting: &Setting, folder: &Path) -> Result<Vec<String>> {
         format!("--state={}", setting.layout.controller_state().display()),
         format!("--listen=[::]:{XDS_PORT}"),
         format!("--admin={CONTROLLER_ADMIN}"),
+        format!("--san={}", address::controller(Family::V4)),
+        format!("--san={}", address::controller(Family::V6)),
     ])
 }
 
