@@ -32,7 +32,7 @@ use super::{
     headers::ConnectRequest,
     keepalive::KeepAlive,
     settings::{FRAME, MAX_STREAM_WINDOW, PENDING_RESETS, SEND_BUFFER, SMALL_FRAME_OVERHEAD, STREAM_WINDOW, Settings},
-    stream::{H2Stream, Role},
+    stream::{self, H2Stream, Role},
     window::{Budget, Windows},
 };
 use crate::identity::{LeafFacts, TlsIdentity, VerifyError, peer_facts, tls::ALPN_H2};
@@ -60,8 +60,7 @@ struct Shared {
     max_streams: usize,
     idle_since: Mutex<Instant>,
     answer_timeout: Duration,
-    windows: Arc<Windows>,
-    budget: Arc<Budget>,
+    streaming: stream::Shared,
     kill: Notify,
     end: watch::Sender<Option<End>>,
 }
@@ -130,8 +129,7 @@ impl Tunnel {
             max_streams: settings.client_streams,
             idle_since: Mutex::new(Instant::now()),
             answer_timeout: settings.answer_timeout,
-            windows: Windows::new(),
-            budget,
+            streaming: stream::Shared { windows: Windows::new(), budget, congestion: plug.congestion() },
             kill: Notify::new(),
             end: watch::Sender::new(None),
         });
@@ -255,12 +253,12 @@ async fn run(mut connection: Connection, plug: Plug<TlsStream<TcpStream>>, share
         let mut killed = pin!(shared.kill.notified());
         let mut tick = pin!(sleep(shared.next_look(&settings)));
         poll_fn(|cx| {
-            if let Some(size) = shared.windows.next()
+            if let Some(size) = shared.streaming.windows.next()
                 && connection.set_initial_window_size(size).is_ok()
             {
-                shared.windows.announced(size);
+                shared.streaming.windows.announced(size);
             }
-            if keepalive.as_mut().is_some_and(|keepalive| keepalive.poll(cx, &shared.windows).is_ready()) {
+            if keepalive.as_mut().is_some_and(|keepalive| keepalive.poll(cx, &shared.streaming.windows).is_ready()) {
                 return Poll::Ready(End::PeerGone);
             }
             let polled = Pin::new(&mut connection).poll(cx);
@@ -339,8 +337,8 @@ impl Place {
         let (status, send, recv) = asked.map_err(|_| HboneError::NoAnswer { authority: authority(), after })??;
         match status {
             status if status.is_success() => {
-                let (windows, budget) = (Arc::clone(&self.shared.windows), Arc::clone(&self.shared.budget));
-                Ok(H2Stream::new(Role::Client, send, recv, windows, budget, Some(Arc::new(self))))
+                let streaming = self.shared.streaming.clone();
+                Ok(H2Stream::new(Role::Client, send, recv, &streaming, Some(Arc::new(self))))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(HboneError::Denied { authority: authority() }),
             StatusCode::SERVICE_UNAVAILABLE => Err(HboneError::Unreachable { authority: authority() }),

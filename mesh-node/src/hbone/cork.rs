@@ -6,15 +6,25 @@
 //! connections: 0.7 of the CPU of the same tunnel without it.
 //!
 //! The buffer is given back whenever it is empty: an idle tunnel holds none.
+//!
+//! While the socket takes nothing, [`Congestion`] tells the streams to read no more from their applications: HTTP/2's
+//! windows bound only what the far side may receive, and a pod that stops its own tunnels could fill this node with frames.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, futures::OwnedNotified},
+};
 
 /// Bytes collected at most before the socket must take them.
 pub const CAPACITY: usize = 64 * 1024;
@@ -35,12 +45,62 @@ struct Inner<T> {
     sent: usize,
     /// The first error of the transport below: h2 keeps only its text.
     failure: Option<Arc<io::Error>>,
+    congestion: Arc<Congestion>,
 }
 
 /// Puts a cork on `io`.
 pub fn cork<T>(io: T) -> (Cork<T>, Plug<T>) {
-    let inner = Arc::new(Mutex::new(Inner { io, held: Vec::new(), sent: 0, failure: None }));
+    let inner = Inner { io, held: Vec::new(), sent: 0, failure: None, congestion: Arc::default() };
+    let inner = Arc::new(Mutex::new(inner));
     (Cork(Arc::clone(&inner)), Plug(inner))
+}
+
+/// Whether the socket of a tunnel takes what is written.
+#[derive(Debug, Default)]
+pub struct Congestion {
+    blocked: AtomicBool,
+    cleared: Arc<Notify>,
+}
+
+impl Congestion {
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(SeqCst)
+    }
+
+    fn set(&self, blocked: bool) {
+        if self.blocked.swap(blocked, SeqCst) && !blocked {
+            self.cleared.notify_waiters();
+        }
+    }
+}
+
+/// One stream's view of a [`Congestion`].
+#[derive(Debug)]
+pub struct Clearance {
+    congestion: Arc<Congestion>,
+    waiting: Option<Pin<Box<OwnedNotified>>>,
+}
+
+impl Clearance {
+    pub fn new(congestion: Arc<Congestion>) -> Self {
+        Self { congestion, waiting: None }
+    }
+
+    /// Ready while the tunnel is not congested.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.congestion.is_blocked() {
+            let congestion = &self.congestion;
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(Arc::clone(&congestion.cleared).notified_owned()));
+            // Cleared before the waiter was made: it would not be told.
+            if !congestion.is_blocked() {
+                break;
+            }
+            ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+        }
+        self.waiting = None;
+        Poll::Ready(())
+    }
 }
 
 fn lock<T>(inner: &Mutex<Inner<T>>) -> MutexGuard<'_, Inner<T>> {
@@ -57,10 +117,20 @@ impl<T: AsyncWrite + Unpin> Plug<T> {
     pub fn failure(&self) -> Option<Arc<io::Error>> {
         lock(&self.0).failure.clone()
     }
+
+    pub fn congestion(&self) -> Arc<Congestion> {
+        Arc::clone(&lock(&self.0).congestion)
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Inner<T> {
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let drained = self.poll_drain(cx);
+        self.congestion.set(drained.is_pending());
+        drained
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.held.len() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.held[self.sent..]));
             self.sent += match self.note(written)? {
@@ -103,8 +173,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
             ready!(inner.drain(cx))?;
         }
         if large {
-            let written = ready!(Pin::new(&mut inner.io).poll_write_vectored(cx, bufs));
-            return Poll::Ready(inner.note(written));
+            let written = Pin::new(&mut inner.io).poll_write_vectored(cx, bufs);
+            inner.congestion.set(written.is_pending());
+            return written.map(|written| inner.note(written));
         }
         for buf in bufs {
             inner.held.extend_from_slice(buf);

@@ -166,8 +166,10 @@ impl ToTunnel {
         tally: &mut Tally<'_, M>,
     ) -> Poll<Result<(), CopyError>> {
         while !self.done {
-            ready!(send.poll_send(cx, &mut self.pending)).map_err(|error| tally.ends.tunnel_broke(error))?;
-            let read = match self.read(cx, reader) {
+            let sent = send.poll_send(cx, &mut self.pending);
+            send.note_waiting(self.pending.len());
+            ready!(sent).map_err(|error| tally.ends.tunnel_broke(error))?;
+            let read = match self.read(cx, reader, send) {
                 Poll::Ready(read) => read.map_err(|source| tally.ends.socket_broke(source))?,
                 Poll::Pending => {
                     // The receiving half says so too, but only until the other side's end.
@@ -186,7 +188,11 @@ impl ToTunnel {
     }
 
     /// One read; empty at the end of the connection.
-    fn read(&mut self, cx: &mut Context<'_>, reader: &mut ReadHalf<'_>) -> Poll<io::Result<Bytes>> {
+    fn read(&mut self, cx: &mut Context<'_>, reader: &mut ReadHalf<'_>, send: &mut SendHalf) -> Poll<io::Result<Bytes>> {
+        ready!(send.poll_clear(cx));
+        if send.is_over_budget() {
+            self.read_size = MIN_READ;
+        }
         let read = if self.read_size == MIN_READ { Self::read_small(cx, reader) } else { self.read_large(cx, reader) };
         let bytes = ready!(read)?;
         self.read_size = match bytes.len() {

@@ -32,7 +32,7 @@ use super::{
         FRAME, MAX_STREAM_WINDOW, PENDING_RESETS, RESET_BURST, RESETS_PER_SECOND, SEND_BUFFER, SMALL_FRAME_OVERHEAD,
         STREAM_WINDOW, Settings,
     },
-    stream::{H2Stream, Role},
+    stream::{self, H2Stream, Role},
     window::{Budget, Windows},
 };
 use crate::{
@@ -156,8 +156,7 @@ pub async fn serve<H: Handler>(
         peer: facts.identity.clone(),
         running: Arc::default(),
         resets: Arc::new(Resets::new()),
-        windows: Windows::new(),
-        budget,
+        streaming: stream::Shared { windows: Windows::new(), budget, congestion: plug.congestion() },
         answer_timeout: settings.answer_timeout,
     };
     let mut watch = Watch {
@@ -169,7 +168,7 @@ pub async fn serve<H: Handler>(
     let mut draining: Option<Pin<Box<Sleep>>> = None;
     loop {
         let event = poll_fn(|cx| {
-            if let Poll::Ready(event) = poll_connection(cx, &mut connection, &plug, &streams.windows) {
+            if let Poll::Ready(event) = poll_connection(cx, &mut connection, &plug, &streams.streaming.windows) {
                 return Poll::Ready(event);
             }
             if let Poll::Ready(event) = watch.poll(cx, &streams) {
@@ -183,7 +182,7 @@ pub async fn serve<H: Handler>(
         .await;
         let peer = || streams.peer.clone();
         match event {
-            Event::Request(request, respond) => streams.start(request, respond, settings),
+            Event::Request(request, respond) => streams.start(*request, respond, settings),
             Event::Ended => return Ok(()),
             Event::Broken(source) => return Err(ServeError::Broken { source }),
             Event::Failed(source) => return Err(ServeError::Http2 { source }),
@@ -191,7 +190,7 @@ pub async fn serve<H: Handler>(
             Event::Expired => return Err(ServeError::Expired { peer: peer() }),
             Event::Flood => {
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                let last = poll_fn(|cx| poll_connection(cx, &mut connection, &plug, &streams.windows));
+                let last = poll_fn(|cx| poll_connection(cx, &mut connection, &plug, &streams.streaming.windows));
                 // The GOAWAY is a courtesy; a peer that does not take it is cut off all the same.
                 let _ = timeout(Duration::from_secs(1), last).await;
                 return Err(ServeError::ResetFlood { peer: peer() });
@@ -206,7 +205,7 @@ pub async fn serve<H: Handler>(
 }
 
 enum Event {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Request(Box<Request<RecvStream>>, SendResponse<Bytes>),
     Ended,
     Broken(Arc<io::Error>),
     Failed(h2::Error),
@@ -267,7 +266,7 @@ fn poll_connection(
     let polled = connection.poll_accept(cx);
     let flushed = plug.poll_flush(cx);
     match polled {
-        Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Request(request, respond)),
+        Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Request(Box::new(request), respond)),
         Poll::Ready(None) => return Poll::Ready(Event::Ended),
         Poll::Ready(Some(Err(error))) => return Poll::Ready(plug.failure().map_or(Event::Failed(error), Event::Broken)),
         Poll::Pending => {}
@@ -287,7 +286,7 @@ struct Watch {
 
 impl Watch {
     fn poll<H>(&mut self, cx: &mut Context<'_>, streams: &Streams<H>) -> Poll<Event> {
-        if self.keepalive.as_mut().is_some_and(|keepalive| keepalive.poll(cx, &streams.windows).is_ready()) {
+        if self.keepalive.as_mut().is_some_and(|keepalive| keepalive.poll(cx, &streams.streaming.windows).is_ready()) {
             return Poll::Ready(Event::PeerGone);
         }
         while self.expiry.as_mut().poll(cx).is_ready() {
@@ -312,8 +311,7 @@ struct Streams<H> {
     peer: Identity,
     running: Arc<AtomicUsize>,
     resets: Arc<Resets>,
-    windows: Arc<Windows>,
-    budget: Arc<Budget>,
+    streaming: stream::Shared,
     answer_timeout: Duration,
 }
 
@@ -328,8 +326,7 @@ impl<H: Handler> Streams<H> {
         let stream = Stream {
             handler: Arc::clone(&self.handler),
             resets: Arc::clone(&self.resets),
-            windows: Arc::clone(&self.windows),
-            budget: Arc::clone(&self.budget),
+            streaming: self.streaming.clone(),
             answer_timeout: self.answer_timeout,
         };
         let peer = self.peer.clone();
@@ -360,8 +357,7 @@ impl Drop for Running {
 struct Stream<H> {
     handler: Arc<H>,
     resets: Arc<Resets>,
-    windows: Arc<Windows>,
-    budget: Arc<Budget>,
+    streaming: stream::Shared,
     answer_timeout: Duration,
 }
 
@@ -382,7 +378,7 @@ impl<H: Handler> Stream<H> {
         };
         // It fails when the stream was reset meanwhile; dropping the upstream tells the application.
         if let Ok(send) = respond.send_response(Response::new(()), false) {
-            let stream = H2Stream::new(Role::Server, send, body, self.windows, self.budget, None);
+            let stream = H2Stream::new(Role::Server, send, body, &self.streaming, None);
             self.handler.relay(info, upstream, stream).await;
         }
     }

@@ -57,7 +57,7 @@ impl Default for Settings {
         Self {
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(5 * 60),
+            idle_timeout: Duration::from_mins(5),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             client_streams: 100,

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
-use super::window::{Budget, Charge, FLOOR, Pace, Windows};
+use super::{
+    cork::{Clearance, Congestion},
+    window::{Budget, Charge, FLOOR, Pace, Windows},
+};
 
 /// Which end of the tunnel this node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,18 +81,28 @@ pub struct H2Stream {
 /// What keeps a stream's place in its tunnel; released on drop.
 pub(super) type Place = Option<Arc<dyn std::any::Any + Send + Sync>>;
 
+/// What all streams of a tunnel share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) windows: Arc<Windows>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) congestion: Arc<Congestion>,
+}
+
 impl H2Stream {
-    pub(super) fn new(
-        role: Role,
-        send: SendStream<Bytes>,
-        recv: RecvStream,
-        windows: Arc<Windows>,
-        budget: Arc<Budget>,
-        place: Place,
-    ) -> Self {
-        let recv =
-            RecvHalf { inner: recv, windows, pace: Pace::new(), charge: Charge::new(budget), taken: 0, _place: place.clone() };
-        Self { role, send: SendHalf { inner: send, role, ended: false, _place: place }, recv }
+    pub(super) fn new(role: Role, send: SendStream<Bytes>, recv: RecvStream, shared: &Shared, place: Place) -> Self {
+        let charge = || Charge::new(Arc::clone(&shared.budget));
+        let recv = RecvHalf {
+            inner: recv,
+            windows: Arc::clone(&shared.windows),
+            pace: Pace::new(),
+            charge: charge(),
+            taken: 0,
+            _place: place.clone(),
+        };
+        let clearance = Clearance::new(Arc::clone(&shared.congestion));
+        let send = SendHalf { inner: send, role, ended: false, clearance, charge: charge(), _place: place };
+        Self { role, send, recv }
     }
 
     pub fn role(&self) -> Role {
@@ -110,10 +123,27 @@ pub struct SendHalf {
     inner: SendStream<Bytes>,
     role: Role,
     ended: bool,
+    clearance: Clearance,
+    charge: Charge,
     _place: Place,
 }
 
 impl SendHalf {
+    /// Ready while the tunnel takes what is sent; until then nothing should be read that would be sent.
+    pub fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.clearance.poll(cx)
+    }
+
+    /// `bytes` wait in the caller's hands for room in the tunnel: they count against the pod's budget.
+    pub fn note_waiting(&mut self, bytes: usize) {
+        self.charge.set(bytes);
+    }
+
+    /// The pod has more waiting than it should.
+    pub fn is_over_budget(&self) -> bool {
+        self.charge.is_over()
+    }
+
     /// Hands `data` to the tunnel as its windows allow; ready when all of it went. What went is cut from `data`, so the call
     /// may be given up and made again.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), StreamError>> {

@@ -36,7 +36,7 @@ impl Budget {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
 
-    /// Bytes received and not yet delivered.
+    /// Bytes that wait: received and not delivered, or read from an application and not taken by the tunnel.
     pub fn used(&self) -> usize {
         self.used.load(Relaxed)
     }
@@ -59,7 +59,10 @@ impl Charge {
     }
 
     pub(super) fn set(&mut self, held: usize) {
-        if held >= self.held {
+        if held == self.held {
+            return;
+        }
+        if held > self.held {
             self.budget.used.fetch_add(held - self.held, Relaxed);
         } else {
             self.budget.used.fetch_sub(self.held - held, Relaxed);

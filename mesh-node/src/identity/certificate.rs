@@ -27,7 +27,7 @@ impl LeafFacts {
         let validity = certificate.validity();
         Ok(Self {
             identity,
-            serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: hex(certificate.raw_serial()),
             not_before: from_unix(validity.not_before.timestamp()),
             not_after: from_unix(validity.not_after.timestamp()),
         })
@@ -69,6 +69,11 @@ fn only_uri_name<'a>(certificate: &'a X509Certificate<'a>) -> Result<&'a str, Ce
         [uri] => Ok(uri),
         _ => Err(CertificateError::UriNames { found: uris.len() }),
     }
+}
+
+/// Two lower-case digits a byte.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn from_unix(seconds: i64) -> SystemTime {

@@ -15,7 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use mesh_policy::model::Identity;
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 
-use super::certificate::{CertificateError, LeafFacts, certificates_in};
+use super::certificate::{CertificateError, LeafFacts, certificates_in, hex};
 
 /// A certificate with its key, as text.
 #[derive(Clone)]
@@ -74,8 +74,7 @@ impl Disk {
 
     /// The name is a digest: an identity may be longer than a file name, and is not to be trusted as one.
     fn path(&self, identity: &Identity) -> PathBuf {
-        let digest = digest(&SHA256, identity.to_string().as_bytes());
-        let name: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(digest(&SHA256, identity.to_string().as_bytes()).as_ref());
         self.folder.join(format!("{name}.pem"))
     }
 }

@@ -113,7 +113,7 @@ impl Book {
                 }
                 Action::Fetch(identity)
             }
-            Some((due, _)) => Action::Sleep((due - now.monotonic).min(LOOK)),
+            Some((due, _)) => Action::Sleep(due.saturating_sub(now.monotonic).min(LOOK)),
             None => Action::Sleep(LOOK),
         }
     }

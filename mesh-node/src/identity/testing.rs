@@ -39,8 +39,8 @@ impl Leaf {
         Self {
             names: vec![uri(identity)],
             common_name: None,
-            not_before: now - Duration::from_secs(60),
-            not_after: now + Duration::from_secs(3600),
+            not_before: now - Duration::from_mins(1),
+            not_after: now + Duration::from_hours(1),
             is_ca: false,
         }
     }
@@ -64,7 +64,7 @@ impl TestCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let pem = params.self_signed(&key).expect("root").pem();
-        Self { pem, issuer: Issuer::new(params, key), life: Duration::from_secs(3600) }
+        Self { pem, issuer: Issuer::new(params, key), life: Duration::from_hours(1) }
     }
 
     pub(crate) fn root_pem(&self) -> &str {

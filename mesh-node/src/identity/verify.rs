@@ -23,7 +23,7 @@ use super::certificate::{CertificateError, LeafFacts, not_before};
 
 /// A certificate that starts to be valid at most this far in the future is taken: the clocks of two nodes differ. An
 /// expired one is never taken.
-const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
+const CLOCK_SKEW: Duration = Duration::from_mins(15);
 
 /// Whom this node believes: root certificates and the trust domains that they may speak for.
 pub struct Trust {
@@ -72,7 +72,7 @@ impl Trust {
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").field("roots", &self.roots.len()).field("domains", &self.domains).finish()
+        f.debug_struct("Trust").field("roots", &self.roots.len()).field("domains", &self.domains).finish_non_exhaustive()
     }
 }
 
@@ -90,7 +90,7 @@ fn with_skew(now: UnixTime, leaf: &CertificateDer<'_>, intermediates: &[Certific
     let judged = std::iter::once(leaf)
         .chain(intermediates)
         .filter_map(begins)
-        .filter(|begins| *begins > now && *begins - now <= CLOCK_SKEW)
+        .filter(|begins| *begins > now && begins.saturating_sub(now) <= CLOCK_SKEW)
         .fold(now, Duration::max);
     UnixTime::since_unix_epoch(judged)
 }

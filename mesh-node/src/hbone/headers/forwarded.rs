@@ -31,8 +31,7 @@ impl Forwarded {
     pub fn parse(text: &str) -> Option<Self> {
         let mut forwarded = Self::default();
         let mut rest = text;
-        loop {
-            let Some((name, after)) = rest.split_once('=') else { break };
+        while let Some((name, after)) = rest.split_once('=') {
             let Some((value, after)) = value(after) else { break };
             let name = name.trim();
             if name.eq_ignore_ascii_case("for") && forwarded.by_for.is_none() {

@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use tokio::io::AsyncWrite;
 
-use super::super::cork::{CAPACITY, LARGE, cork};
+use super::super::cork::{CAPACITY, Clearance, LARGE, cork};
 use super::*;
 
 /// Takes as many bytes as the next number says, zero standing for "not now".
@@ -130,4 +130,35 @@ fn an_error_is_kept_for_the_connection_task() {
     assert!(plug.failure().is_none());
     assert!(matches!(plug.poll_flush(cx), Poll::Ready(Err(_))));
     assert_eq!(plug.failure().map(|error| error.kind()), Some(io::ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn streams_wait_while_the_socket_takes_nothing() {
+    for size in [100, LARGE] {
+        let socket = Socket::default();
+        socket.0.lock().expect("lock").appetite = [0].into();
+        let (mut corked, plug) = cork(socket.clone());
+        let cx = &mut Context::from_waker(Waker::noop());
+        let told = Arc::new(Told::default());
+        let waker = Waker::from(Arc::clone(&told));
+        let mut clearance = Clearance::new(plug.congestion());
+        assert!(clearance.poll(&mut Context::from_waker(&waker)).is_ready());
+        let _ = Pin::new(&mut corked).poll_write(cx, &vec![1; size]);
+        let _ = plug.congestion().is_blocked() || plug.poll_flush(cx).is_ready();
+        assert!(clearance.poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(told.0.load(Relaxed), 0);
+        assert!(plug.poll_flush(cx).is_ready());
+        assert_eq!(told.0.load(Relaxed), 1, "whoever waits is told once");
+        assert!(clearance.poll(&mut Context::from_waker(&waker)).is_ready());
+    }
+}
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl std::task::Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
 }

@@ -36,7 +36,7 @@ use crate::{
 
 /// A condition that must come, however slow the machine is.
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+    tokio::time::timeout(Duration::from_mins(1), future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
 /// Waits until `holds`, looking again and again.
@@ -239,6 +239,11 @@ async fn both_with(client: Settings, server: Settings) -> (TestCa, Pod, Node) {
     let pod = Pod::new(&ca, client);
     let node = Node::start(ca.tls("stock"), server).await;
     (ca, pod, node)
+}
+
+/// The peer closed. Its socket may be gone before our last frame, which is no matter.
+fn assert_closed(ended: Option<Result<(), ServeError>>) {
+    assert!(matches!(ended, Some(Ok(()) | Err(ServeError::Broken { .. }))), "{ended:?}");
 }
 
 /// As every application's connection is in the node.

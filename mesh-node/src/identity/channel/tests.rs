@@ -82,7 +82,7 @@ impl Server {
         let channel =
             channel(&format!("https://{}", self.address), ChannelRoots::Pem(self.ca.root_pem().into())).expect("a channel");
         let settings =
-            GrpcAuthoritySettings { token: token.into(), cluster: "Kubernetes".into(), validity: Duration::from_secs(86_400) };
+            GrpcAuthoritySettings { token: token.into(), cluster: "Kubernetes".into(), validity: Duration::from_hours(24) };
         GrpcAuthority::new(channel, settings)
     }
 }

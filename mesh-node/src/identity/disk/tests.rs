@@ -11,7 +11,7 @@ fn stored(ca: &TestCa, account: &str, ends_in: i64) -> Stored {
     let offset = Duration::from_secs(ends_in.unsigned_abs());
     let not_after = if ends_in < 0 { now - offset } else { now + offset };
     let (chain, key) =
-        ca.issue(&Leaf { not_before: now - Duration::from_secs(7200), not_after, ..Leaf::of(&identity.to_string()) });
+        ca.issue(&Leaf { not_before: now - Duration::from_hours(2), not_after, ..Leaf::of(&identity.to_string()) });
     let PrivateKeyDer::Pkcs8(key) = key else { panic!("rcgen writes PKCS #8") };
     let key_pem = rcgen::KeyPair::try_from(key.secret_pkcs8_der()).expect("a key").serialize_pem();
     Stored { identity, key_pem, chain }

@@ -10,6 +10,9 @@ use crate::identity::{
 
 const PAGE: &str = "spiffe://cluster.local/ns/shop/sa/page";
 
+/// Whether an error is the one that is meant.
+type Check = fn(&VerifyError) -> bool;
+
 fn trust(ca: &TestCa, domains: &[&str]) -> Arc<Trust> {
     let domains = domains.iter().map(|domain| TrustDomain::new(domain).expect("a trust domain")).collect();
     Arc::new(Trust::new(certificates_in(ca.root_pem()).expect("a root"), domains).expect("trust"))
@@ -47,7 +50,6 @@ fn bad_certificates_are_refused_for_what_is_bad() {
     let named = |names: Vec<SanType>| Leaf { names, ..good() };
     let dns = SanType::DnsName("page.shop".try_into().expect("IA5"));
     let minutes = |count: u64| Duration::from_secs(count * 60);
-    type Check = fn(&VerifyError) -> bool;
     let cases: [(&str, Leaf, Check); 12] = [
         ("no name", Leaf { common_name: Some(PAGE.into()), ..named(vec![]) }, |e| {
             matches!(e, VerifyError::UriNames { found: 0 })
@@ -87,7 +89,7 @@ fn bad_certificates_are_refused_for_what_is_bad() {
 fn a_clock_ten_minutes_behind_takes_new_certificates_and_no_expired_ones() {
     let ca = TestCa::new();
     let trust = trust(&ca, &["cluster.local"]);
-    let ten = Duration::from_secs(600);
+    let ten = Duration::from_mins(10);
     let now = SystemTime::now();
     let young = Leaf { not_before: now + ten, not_after: now + ten * 3, ..Leaf::of(PAGE) };
     assert_eq!(verify(&trust, &ca, &young), Ok(identity("page")));
