@@ -426,7 +426,8 @@ impl Shared {
     }
 
     fn setting(&self) -> Setting<'_> {
-        Setting { layout: &self.layout, binaries: &self.options.binaries }
+        let LabOptions { binaries, controller_arguments, node_arguments, .. } = &self.options;
+        Setting { layout: &self.layout, binaries, controller_arguments, node_arguments }
     }
 
     fn status(&self) -> MutexGuard<'_, LabStatus> {

@@ -41,6 +41,9 @@ pub(crate) struct Mesh {
 pub(crate) struct Setting<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) binaries: &'a Binaries,
+    /// Further arguments of the controller and of every node proxy.
+    pub(crate) controller_arguments: &'a [String],
+    pub(crate) node_arguments: &'a [String],
 }
 
 impl Mesh {
@@ -113,7 +116,7 @@ impl Mesh {
 }
 
 fn controller_command(setting: &Setting, folder: &Path) -> Result<Vec<String>> {
-    Ok(vec![
+    let mut command = vec![
         text(&setting.binaries.find("mesh-controller")?),
         format!("--source=folder:{}", folder.display()),
         format!("--state={}", setting.layout.controller_state().display()),
@@ -125,7 +128,7 @@ fn controller_command(setting: &Setting, folder: &Path) -> Result<Vec<String>> {
 }
 
 fn node_command(setting: &Setting, name: &str, node: &NodeStatus, ca_root: &Path, token: &Path) -> Result<Vec<String>> {
-    Ok(vec![
+    let mut command = vec![
         text(&setting.binaries.find("mesh-node")?),
         format!("--name={name}"),
         format!("--instance={}-{name}", setting.layout.id),
@@ -135,7 +138,9 @@ fn node_command(setting: &Setting, name: &str, node: &NodeStatus, ca_root: &Path
         format!("--token-file={}", token.display()),
         format!("--cgroup={}", node.cgroup.display()),
         format!("--bpffs={}", setting.layout.bpffs().display()),
-    ])
+    ];
+    command.extend_from_slice(setting.node_arguments);
+    Ok(command)
 }
 
 /// A token is what a node proves its name by; in Kubernetes its service account's.

@@ -26,6 +26,12 @@ pub struct LabOptions {
     pub log_dir: Option<PathBuf>,
     /// Added to the environment of every program of the mesh and every container (`RUST_LOG`, for instance).
     pub environment: BTreeMap<String, String>,
+    /// Further arguments of the controller.
+    #[serde(default)]
+    pub controller_arguments: Vec<String>,
+    /// Further arguments of every node proxy.
+    #[serde(default)]
+    pub node_arguments: Vec<String>,
     /// How long the lab may take to come up, each pod to be ready included.
     pub deadline: Duration,
 }
@@ -40,6 +46,8 @@ impl LabOptions {
             mesh: true,
             log_dir: None,
             environment: BTreeMap::new(),
+            controller_arguments: Vec::new(),
+            node_arguments: Vec::new(),
             deadline: Duration::from_mins(1),
         })
     }
