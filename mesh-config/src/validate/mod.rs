@@ -72,8 +72,12 @@ pub enum Verdict {
     Rejected(Rejection),
 }
 
-/// The key of a document, as far as it can be told without judging the rest.
+/// The key of a document, if it has a valid one, whatever the rest is like.
 pub fn key_of(document: &Value) -> Option<ObjectKey> {
+    written_key(document).filter(|key| core::names(key).is_empty())
+}
+
+fn written_key(document: &Value) -> Option<ObjectKey> {
     let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
     let Recognised::Known(kind) = recognise(text("/apiVersion")?, text("/kind")?) else {
         return None;
@@ -101,7 +105,7 @@ pub fn admit(document: &Value) -> Verdict {
             return Verdict::Ignored(Ignored { kind: kind.into(), namespace: namespace.into(), name: name.into(), message });
         }
     };
-    let Some(key) = key_of(document) else {
+    let Some(key) = written_key(document) else {
         return reject(None, Problem::new("metadata.name", Cause::Missing));
     };
     let mut problems = core::names(&key);

@@ -1,0 +1,7 @@
+//! Readiness, metrics and dumps over plain HTTP, on loopback.
+
+mod dump;
+mod serve;
+
+pub use dump::dump;
+pub use serve::{Admin, serve};

@@ -1,0 +1,7 @@
+//! What objects are told, in files beside them: `.status/keelson/<Kind>/<namespace>/<name>.yaml`.
+
+mod desired;
+mod writer;
+
+pub use desired::{Desired, desired};
+pub use writer::Writer;
