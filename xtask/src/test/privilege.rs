@@ -10,8 +10,6 @@ use crate::{apt, report, workspace};
 const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nft", "nftables"),
-    ("nsenter", "util-linux"),
-    ("sysctl", "procps"),
     ("tcpdump", "tcpdump"),
     ("unshare", "util-linux"),
 ];
