@@ -124,7 +124,9 @@ fn controller_command(setting: &Setting, folder: &Path) -> Result<Vec<String>> {
         format!("--admin={CONTROLLER_ADMIN}"),
         format!("--san={}", address::controller(Family::V4)),
         format!("--san={}", address::controller(Family::V6)),
-    ])
+    ];
+    command.extend_from_slice(setting.controller_arguments);
+    Ok(command)
 }
 
 fn node_command(setting: &Setting, name: &str, node: &NodeStatus, ca_root: &Path, token: &Path) -> Result<Vec<String>> {
