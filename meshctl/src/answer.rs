@@ -35,16 +35,21 @@ pub(crate) trait Listed: DeserializeOwned {
 
     /// The namespaces and names by which it may be asked for.
     fn names(&self) -> Vec<(&str, &str)>;
+
+    /// By what lists are sorted.
+    fn order(&self) -> (Vec<(&str, &str)>, u64) {
+        (self.names(), 0)
+    }
 }
 
 /// `GET /config_dump`: `workloads`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct Workload {
     pub(crate) uid: String,
     pub(crate) name: String,
     pub(crate) namespace: String,
-    pub(crate) workload_ips: Vec<String>,
+    #[serde(rename = "workloadIps")]
+    pub(crate) addresses: Vec<String>,
     pub(crate) node: String,
     pub(crate) protocol: String,
     pub(crate) identity: String,
@@ -76,11 +81,12 @@ pub(crate) struct Service {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct Port {
-    pub(crate) port: u16,
+    #[serde(rename = "port")]
+    pub(crate) number: u16,
     /// Zero: a named port, each endpoint has its own.
-    pub(crate) target_port: u16,
+    #[serde(rename = "targetPort")]
+    pub(crate) target: u16,
     /// Empty when it was not declared.
     pub(crate) protocol: String,
 }
@@ -221,5 +227,10 @@ impl Listed for Connection {
     fn names(&self) -> Vec<(&str, &str)> {
         let ends = [&self.source, &self.destination, &self.service];
         ends.into_iter().flatten().filter_map(|end| end.split_once('/')).collect()
+    }
+
+    /// The oldest first, so that both halves of one connection stand together.
+    fn order(&self) -> (Vec<(&str, &str)>, u64) {
+        (Vec::new(), self.id)
     }
 }

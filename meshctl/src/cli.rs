@@ -99,7 +99,10 @@ pub(crate) enum Command {
     /// Have a node let go of a pod's traffic; returns when it flows without the proxy
     Unenrol(UnenrolArgs),
     /// Write a completion script for a shell
-    Completion { shell: Shell },
+    Completion {
+        /// For which shell
+        shell: Shell,
+    },
     /// The versions of meshctl and of the nodes
     Version,
 }
@@ -110,9 +113,11 @@ pub(crate) struct EnrolArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) netns: PathBuf,
 
+    /// The pod's namespace
     #[arg(short, long)]
     pub(crate) namespace: String,
 
+    /// The pod's name
     #[arg(long)]
     pub(crate) name: String,
 

@@ -39,7 +39,9 @@ fn text(body: &[u8]) -> Result<String> {
 
 async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes> {
     let exchange = timeout(PATIENCE, exchange_without_limit(socket, method, path)).await;
-    exchange.unwrap_or_else(|_| bail!("no answer from {} within {} s: does the node proxy hang?", socket.display(), PATIENCE.as_secs()))
+    exchange.unwrap_or_else(|_| {
+        bail!("no answer from {} within {} s: does the node proxy hang?", socket.display(), PATIENCE.as_secs())
+    })
 }
 
 async fn exchange_without_limit(socket: &Path, method: Method, path: &str) -> Result<Bytes> {
@@ -49,7 +51,8 @@ async fn exchange_without_limit(socket: &Path, method: Method, path: &str) -> Re
     let request = Request::builder().method(&method).uri(path).header(header::HOST, "node").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.with_context(|| format!("{method} {path} at {}", socket.display()))?;
     let status = response.status();
-    let body = response.into_body().collect().await.with_context(|| format!("the answer to {method} {path} broke off"))?.to_bytes();
+    let body =
+        response.into_body().collect().await.with_context(|| format!("the answer to {method} {path} broke off"))?.to_bytes();
     if !status.is_success() {
         bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body).trim());
     }

@@ -3,7 +3,9 @@
 use std::{fmt::Display, time::Duration};
 
 use anyhow::{Result, anyhow};
-use mesh_proto::enrol::{EnrolRequest, EnrolledPod, ListRequest, UnenrolRequest, enrolment_service_client::EnrolmentServiceClient};
+use mesh_proto::enrol::{
+    EnrolRequest, EnrolledPod, ListRequest, UnenrolRequest, enrolment_service_client::EnrolmentServiceClient,
+};
 use tokio::net::UnixStream;
 use tonic::{
     Code, Status,
@@ -13,7 +15,7 @@ use tonic::{
 use crate::{client::unreachable, discover::Node};
 
 /// Letting a pod go waits for other nodes and for open connections; the node has a limit of its own well below this.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Returns when the pod's traffic is captured.
 pub(crate) async fn enrol(node: &Node, pod: EnrolRequest) -> Result<()> {

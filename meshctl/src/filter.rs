@@ -118,7 +118,9 @@ mod tests {
     fn identities_are_found_by_account_and_whole() {
         let identity = "spiffe://cluster.local/ns/shop/sa/page";
         for name in ["page", "shop/page", identity] {
-            let rows = vec![row::<CertificateEntry>(json!({ "identity": identity, "state": "Ready", "lastError": null, "certChain": null }))];
+            let rows = vec![row::<CertificateEntry>(
+                json!({ "identity": identity, "state": "Ready", "lastError": null, "certChain": null }),
+            )];
             let filter = Filter { namespace: None, name: Some(name.into()) };
             assert_eq!(filter.apply(rows).unwrap().len(), 1, "{name}");
         }

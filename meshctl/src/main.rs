@@ -67,7 +67,7 @@ async fn run(cli: Cli, printer: &Printer) -> Result<Outcome> {
         Command::Drain { all } => commands::drain(&search, all, printer).await,
         Command::Enrol(pod) => commands::enrol(&search.find().await?, pod, printer).await,
         Command::Unenrol(pod) => commands::unenrol(&search.find().await?, pod, printer).await,
-        Command::Completion { shell } => commands::completion(shell, printer),
+        Command::Completion { shell } => commands::completion(shell),
         Command::Version => commands::version(&search, printer).await,
     }
 }

@@ -39,19 +39,21 @@ pub(crate) fn merge<T: Listed>(answers: &[(String, Vec<Value>)]) -> Result<Vec<R
         }
     }
     let mut rows: Vec<_> = rows.into_values().collect();
-    rows.sort_by(|a, b| a.view.names().cmp(&b.view.names()).then_with(|| a.nodes.cmp(&b.nodes)));
+    rows.sort_by(|a, b| a.view.order().cmp(&b.view.order()).then_with(|| a.nodes.cmp(&b.nodes)));
     Ok(rows)
 }
 
-/// A row for each thing of each node.
+/// A row for each thing of each node, sorted within the node.
 pub(crate) fn separate<T: Listed>(answers: &[(String, Vec<Value>)]) -> Result<Vec<Row<T>>> {
     let mut rows = Vec::new();
     for (node, values) in answers {
+        let first = rows.len();
         for raw in values {
             let view = T::deserialize(raw)
                 .with_context(|| format!("{node} describes a {} in a way that this meshctl does not understand", T::ONE))?;
             rows.push(Row { raw: raw.clone(), view, nodes: vec![node.clone()] });
         }
+        rows[first..].sort_by(|a: &Row<T>, b| a.view.order().cmp(&b.view.order()));
     }
     Ok(rows)
 }
@@ -109,7 +111,8 @@ mod tests {
     fn check(answers: &[(&str, Vec<Value>)], rows: &[(&str, &[&str])], told: Option<&str>) {
         let answers: Vec<_> = answers.iter().map(|(node, values)| ((*node).to_owned(), values.clone())).collect();
         let merged = merge::<Policy>(&answers).unwrap();
-        let found: Vec<_> = merged.iter().map(|row| (&*row.view.name, row.nodes.iter().map(|n| &**n).collect::<Vec<_>>())).collect();
+        let found: Vec<_> =
+            merged.iter().map(|row| (&*row.view.name, row.nodes.iter().map(|n| &**n).collect::<Vec<_>>())).collect();
         let rows: Vec<_> = rows.iter().map(|(name, nodes)| (*name, nodes.to_vec())).collect();
         assert_eq!(found, rows);
         assert_eq!(difference(&merged, answers.len()).as_deref(), told);

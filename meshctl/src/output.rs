@@ -16,9 +16,9 @@ pub(crate) enum Format {
     /// For people
     #[default]
     Table,
-    /// All fields, as the nodes gave them
+    /// With all fields, as the nodes gave them
     Json,
-    /// The same as YAML
+    /// The same in YAML
     Yaml,
 }
 
@@ -51,7 +51,7 @@ impl Printer {
     /// The table, or the values that it was made from.
     pub(crate) fn list(&self, table: &Table, values: Vec<Value>) -> Result<()> {
         match self.format {
-            Format::Table => self.text(&table.render(self.color_out)),
+            Format::Table => write(&table.render(self.color_out)),
             Format::Json | Format::Yaml => self.value(&Value::Array(values)),
         }
     }
@@ -59,7 +59,7 @@ impl Printer {
     /// The sentence, or the value that it tells of.
     pub(crate) fn done(&self, sentence: &str, value: &Value) -> Result<()> {
         match self.format {
-            Format::Table => self.text(&format!("{sentence}\n")),
+            Format::Table => write(&format!("{sentence}\n")),
             Format::Json | Format::Yaml => self.value(value),
         }
     }
@@ -70,26 +70,18 @@ impl Printer {
             Format::Table | Format::Json => format!("{}\n", serde_json::to_string_pretty(value)?),
             Format::Yaml => yaml(value)?,
         };
-        self.text(&text)
+        write(&text)
     }
 
     /// Values one after another: JSON as `jq` reads it, YAML with `---` between them.
     pub(crate) fn documents(&self, values: &[Value]) -> Result<()> {
         for (position, value) in values.iter().enumerate() {
             if self.format == Format::Yaml && position > 0 {
-                self.text("---\n")?;
+                write("---\n")?;
             }
             self.value(value)?;
         }
         Ok(())
-    }
-
-    pub(crate) fn text(&self, text: &str) -> Result<()> {
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
-            other => Ok(other?),
-        }
     }
 
     pub(crate) fn note(&self, text: &str) {
@@ -104,13 +96,25 @@ impl Printer {
         self.remark("error", "31", &format!("{error:#}"));
     }
 
-    /// Standard error may be closed; then nobody wants to know.
+    /// Standard error may be closed; then nobody wants to know. What a node says can not steer the terminal.
     fn remark(&self, kind: &str, color: &str, text: &str) {
         let mut out = io::stderr().lock();
-        let _ = match self.color_err {
-            true => writeln!(out, "\x1b[1;{color}m{kind}:\x1b[0m {text}"),
-            false => writeln!(out, "{kind}: {text}"),
-        };
+        let (start, end) = if self.color_err { (format!("\x1b[1;{color}m"), "\x1b[0m") } else { (String::new(), "") };
+        let text = text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
+        let _ = writeln!(out, "{start}{kind}:{end} {text}");
+    }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+///
+/// [`ReaderGone`] when nobody reads it any more.
+pub(crate) fn write(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        other => Ok(other?),
     }
 }
 
@@ -130,7 +134,8 @@ mod tests {
 
     #[test]
     fn yaml_reads_back_as_it_was() {
-        let value = json!({ "a": ["yes", "1", "1.0", "null", "- x", "a: b", "*", "", "10.0.0.1"], "b": { "c": 1, "d": null, "e": [] } });
+        let value =
+            json!({ "a": ["yes", "1", "1.0", "null", "- x", "a: b", "*", "", "10.0.0.1"], "b": { "c": 1, "d": null, "e": [] } });
         let back: Value = serde_saphyr::from_str(&yaml(&value).unwrap()).unwrap();
         assert_eq!(back, value);
     }

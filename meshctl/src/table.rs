@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn columns_align_and_nothing_steers_the_terminal() {
         let text = sample().render(false);
-        assert_eq!(text, "NAME          STATE\na             Ready\nlonger        -\ne\u{fffd}[2Jvil\u{fffd}   x\n");
+        assert_eq!(text, "NAME        STATE\na           Ready\nlonger      -\ne\u{fffd}[2Jvil\u{fffd}   x\n");
     }
 
     #[test]

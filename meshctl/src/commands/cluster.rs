@@ -19,9 +19,9 @@ pub(crate) async fn workloads(nodes: &[Node], filter: Filter, printer: &Printer)
 }
 
 fn workload(row: &Row<Workload>) -> Vec<Cell> {
-    let Workload { uid: _, name, namespace, workload_ips, node, protocol, identity } = &row.view;
+    let Workload { uid: _, name, namespace, addresses, node, protocol, identity } = &row.view;
     let identity = if protocol == "HBONE" { identity } else { "" };
-    vec![namespace.into(), name.into(), workload_ips.join(",").into(), node.into(), protocol.into(), identity.into()]
+    vec![namespace.into(), name.into(), addresses.join(",").into(), node.into(), protocol.into(), identity.into()]
 }
 
 pub(crate) async fn services(nodes: &[Node], filter: Filter, printer: &Printer) -> Result<Outcome> {
@@ -31,7 +31,8 @@ pub(crate) async fn services(nodes: &[Node], filter: Filter, printer: &Printer) 
 
 fn service(row: &Row<Service>) -> Vec<Cell> {
     let Service { name, namespace, hostname: _, vips, ports, endpoints } = &row.view;
-    let vips = if vips.is_empty() { "None".to_owned() } else { vips.iter().map(|vip| address(vip)).collect::<Vec<_>>().join(",") };
+    let vips =
+        if vips.is_empty() { "None".to_owned() } else { vips.iter().map(|vip| address(vip)).collect::<Vec<_>>().join(",") };
     let ports: Vec<_> = ports.iter().map(port).collect();
     let healthy = endpoints.iter().filter(|endpoint| endpoint.healthy).count();
     let tone = match (healthy, endpoints.len()) {
@@ -51,10 +52,10 @@ fn address(range: &str) -> String {
 
 /// `80`, `80/HTTP` where the protocol is declared, `80->8080/HTTP` where the endpoints' port is another.
 fn port(port: &Port) -> String {
-    let Port { port, target_port, protocol } = port;
-    let target = if [0, *port].contains(target_port) { String::new() } else { format!("->{target_port}") };
+    let Port { number, target, protocol } = port;
+    let target = if [0, *number].contains(target) { String::new() } else { format!("->{target}") };
     let protocol = if protocol.is_empty() { String::new() } else { format!("/{protocol}") };
-    format!("{port}{target}{protocol}")
+    format!("{number}{target}{protocol}")
 }
 
 pub(crate) async fn policies(nodes: &[Node], filter: Filter, printer: &Printer) -> Result<Outcome> {
@@ -74,14 +75,16 @@ mod tests {
 
     #[test]
     fn ports_and_addresses_are_short() {
-        let check = |number, target_port, protocol: &str, expected: &str| {
-            assert_eq!(port(&Port { port: number, target_port, protocol: protocol.into() }), expected);
+        let check = |number, target, protocol: &str, expected: &str| {
+            assert_eq!(port(&Port { number, target, protocol: protocol.into() }), expected);
         };
         check(80, 80, "", "80");
         check(80, 0, "HTTP", "80/HTTP");
         check(80, 8080, "", "80->8080");
         check(443, 8443, "TLS", "443->8443/TLS");
-        for (range, text) in [("10.0.0.1/32", "10.0.0.1"), ("10.0.0.0/24", "10.0.0.0/24"), ("fd00::1/128", "fd00::1"), ("fd00::/32", "fd00::/32")] {
+        for (range, text) in
+            [("10.0.0.1/32", "10.0.0.1"), ("10.0.0.0/24", "10.0.0.0/24"), ("fd00::1/128", "fd00::1"), ("fd00::/32", "fd00::/32")]
+        {
             assert_eq!(address(range), text);
         }
     }

@@ -11,15 +11,15 @@ use crate::{
     cli::Cli,
     client::{ask_all, get},
     discover::Search,
-    output::Printer,
+    output::{Printer, write},
     table::Table,
 };
 
-pub(crate) fn completion(shell: Shell, printer: &Printer) -> Result<Outcome> {
+pub(crate) fn completion(shell: Shell) -> Result<Outcome> {
     // Into memory first: the generator panics when its writer fails.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut script);
-    printer.text(&String::from_utf8(script)?)?;
+    write(&String::from_utf8(script)?)?;
     Ok(Outcome::Complete)
 }
 

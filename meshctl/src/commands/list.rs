@@ -44,7 +44,8 @@ pub(super) async fn cluster_wide<T: Listed>(
     let value = |row: Row<T>| if row.nodes.len() == all { row.raw } else { with(row.raw, "onNodes", json!(row.nodes)) };
     printer.list(&table, rows.into_iter().map(value).collect())?;
     if let Some(difference) = difference {
-        printer.warn(&format!("{difference}. Changes take a moment; if it lasts, `meshctl status` shows who lost its controller"));
+        printer
+            .warn(&format!("{difference}. Changes take a moment; if it lasts, `meshctl status` shows who lost its controller"));
     }
     Ok(answers.warn_of_missing(printer))
 }

@@ -15,14 +15,14 @@ use crate::{
     table::{Cell, Table, Tone, age},
 };
 
-const HEADERS: &[&str] = &[
-    "NODE", "READY", "CONTROLLER", "WORKLOADS", "SERVICES", "POLICIES", "PODS", "CONNECTIONS", "BUSY", "UPTIME", "VERSION",
-];
+const HEADERS: &[&str] =
+    &["NODE", "READY", "CONTROLLER", "WORKLOADS", "SERVICES", "POLICIES", "PODS", "CONNECTIONS", "BUSY", "UPTIME", "VERSION"];
 
 pub(crate) async fn status(nodes: &[Node], printer: &Printer) -> Result<Outcome> {
     let answers = ask_all(nodes, |node| async move {
         let raw: Value = get(&node, "/status").await?;
-        let status = Status::deserialize(&raw).context("its status is not what this meshctl understands: do the versions differ?")?;
+        let status =
+            Status::deserialize(&raw).context("its status is not what this meshctl understands: do the versions differ?")?;
         Ok((raw, status))
     })
     .await?;
@@ -75,7 +75,7 @@ fn cells(status: &Status) -> Vec<Cell> {
         policies.into(),
         pods.into(),
         connections.into(),
-        format!("{}%", busiest.div_ceil(10)).into(),
+        format!("{}%", (busiest + 5) / 10).into(),
         age(Duration::from_secs(*uptime_seconds)).into(),
         version.into(),
     ]
