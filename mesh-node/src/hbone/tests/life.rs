@@ -29,7 +29,7 @@ async fn a_draining_node_keeps_its_streams_and_takes_no_more() {
     assert_eq!(&heard, b"still here");
     drop((client, server));
     within("the end", carried).await.expect("task").expect("a clean end");
-    assert_closed(&within("the drain's end", node.ended.recv()).await);
+    assert_closed(within("the drain's end", node.ended.recv()).await.as_ref());
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(pod.pool.snapshot().len(), 1, "a stream is open in it");
     drop(stream);
-    assert_closed(&within("the end", node.ended.recv()).await);
+    assert_closed(within("the end", node.ended.recv()).await.as_ref());
     until("the pool's end", || pod.pool.snapshot().is_empty()).await;
     pod.open(node.address, "10.0.0.2:80").await.expect("a new tunnel");
 }

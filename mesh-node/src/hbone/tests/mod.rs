@@ -242,7 +242,7 @@ async fn both_with(client: Settings, server: Settings) -> (TestCa, Pod, Node) {
 }
 
 /// The peer closed. Its socket may be gone before our last frame, which is no matter.
-fn assert_closed(ended: &Option<Result<(), ServeError>>) {
+fn assert_closed(ended: Option<&Result<(), ServeError>>) {
     assert!(matches!(ended, Some(Ok(()) | Err(ServeError::Broken { .. }))), "{ended:?}");
 }
 

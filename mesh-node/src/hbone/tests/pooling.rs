@@ -97,9 +97,9 @@ async fn evicted_and_dropped_pools_close_their_tunnels() {
     pod.pool.evict(node.address);
     assert_eq!(pod.pool.snapshot(), []);
     drop(stream);
-    assert_closed(&within("the end", node.ended.recv()).await);
+    assert_closed(within("the end", node.ended.recv()).await.as_ref());
     drop(pod.open(node.address, "10.0.0.2:80").await.expect("a stream"));
     drop(pod);
-    assert_closed(&within("the end", node.ended.recv()).await);
+    assert_closed(within("the end", node.ended.recv()).await.as_ref());
     assert_eq!(node.tunnels(), 2);
 }
