@@ -20,6 +20,7 @@ mod cgroup;
 mod client;
 mod enrol;
 mod environment;
+pub mod envoy;
 mod folder;
 mod guard;
 mod hosts;
