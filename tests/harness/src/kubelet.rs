@@ -40,6 +40,8 @@ pub(crate) struct Kubelet<'a> {
     ordinals: BTreeMap<String, u32>,
     /// What the folder was last told of each pod.
     reported: BTreeMap<PodName, Value>,
+    /// Pods of which the folder may have to be told something new.
+    stale: BTreeSet<PodName>,
     /// Whether the published status is out of date.
     dirty: bool,
 }
@@ -124,6 +126,7 @@ impl<'a> Kubelet<'a> {
             failures: BTreeMap::new(),
             ordinals: BTreeMap::new(),
             reported: BTreeMap::new(),
+            stale: BTreeSet::new(),
             dirty: true,
         }
     }
@@ -208,6 +211,7 @@ impl<'a> Kubelet<'a> {
                 }
             }
             self.failures.remove(name);
+            self.stale.insert(name.clone());
             self.dirty = true;
         }
     }
@@ -306,14 +310,18 @@ impl<'a> Kubelet<'a> {
     }
 
     fn look(&mut self, name: &PodName) -> Result<bool> {
-        let node = self.node(name).clone();
-        let metadata = self.objects.pods[name].metadata.clone();
-        let pod = self.pod(name);
-        pod.spec.metadata = metadata;
-        let changed = pod.look(&node)?;
+        let node = &self.shared.nodes[&self.pods[name].status.node];
+        let metadata = &self.objects.pods[name].metadata;
+        let pod = self.pods.get_mut(name).expect("decide says so only of pods that exist");
+        if pod.spec.metadata != *metadata {
+            pod.spec.metadata = metadata.clone();
+        }
+        let changed = pod.look(node)?;
         let rests = pod.status.ready || matches!(pod.status.phase, Phase::Succeeded | Phase::Failed);
         self.dirty |= changed;
-        self.report(name)?;
+        if changed || self.stale.contains(name) {
+            self.report(name)?;
+        }
         Ok(rests)
     }
 
@@ -326,6 +334,7 @@ impl<'a> Kubelet<'a> {
         }
         self.pod(name).remove()?;
         self.pods.remove(name);
+        self.stale.remove(name);
         self.dirty = true;
         self.update_hosts()
     }
@@ -337,6 +346,7 @@ impl<'a> Kubelet<'a> {
             self.folder.write_status(name, &status)?;
             self.reported.insert(name.clone(), status);
         }
+        self.stale.remove(name);
         Ok(())
     }
 
