@@ -10,7 +10,7 @@ pub struct CaptureRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CaptureResponse {
-    /// Whether every connected node has acknowledged the change. Always true for CAPTURED, which waits for none.
+    /// Whether every connected node has acknowledged the change.
     #[prost(bool, tag = "1")]
     pub acknowledged_by_all: bool,
     /// The nodes that have not.
@@ -34,7 +34,7 @@ pub struct SyncResponse {
 #[repr(i32)]
 pub enum CaptureState {
     Unspecified = 0,
-    /// Redirection stands and the listeners are open: the workload may be reached by HBONE.
+    /// Redirection stands and the listeners are open: the workload is to be reached by HBONE.
     Captured = 1,
     /// About to be released: the workload must no longer be reached by HBONE.
     Releasing = 2,
@@ -140,8 +140,8 @@ pub mod node_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Reports a change of one pod's capture. For RELEASING the answer comes when every connected node has acknowledged
-        /// that the workload is no longer reached by HBONE, or after ten seconds.
+        /// Reports a change of one pod's capture. The answer comes when every connected node has acknowledged that the
+        /// workload is (CAPTURED) or is no longer (RELEASING) reached by HBONE, or after ten seconds.
         pub async fn capture(
             &mut self,
             request: impl tonic::IntoRequest<super::CaptureRequest>,
@@ -174,8 +174,8 @@ pub mod node_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with NodeServiceServer.
     #[async_trait]
     pub trait NodeService: std::marker::Send + std::marker::Sync + 'static {
-        /// Reports a change of one pod's capture. For RELEASING the answer comes when every connected node has acknowledged
-        /// that the workload is no longer reached by HBONE, or after ten seconds.
+        /// Reports a change of one pod's capture. The answer comes when every connected node has acknowledged that the
+        /// workload is (CAPTURED) or is no longer (RELEASING) reached by HBONE, or after ten seconds.
         async fn capture(
             &self,
             request: tonic::Request<super::CaptureRequest>,
