@@ -40,13 +40,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let shop = root.join("samples/shop");
     let folder = copy_of(&shop.join("manifests"))?;
     let options = LabOptions {
-        folder: folder.path().canonicalize().context("the copy of the manifests is gone")?,
         id: Some(arguments.id.clone()),
         binaries: Binaries { folder: binaries },
-        mesh: true,
-        log_dir: None,
-        environment: std::collections::BTreeMap::new(),
         deadline: DEADLINE,
+        ..LabOptions::new(folder.path().canonicalize().context("the copy of the manifests is gone")?)?
     };
     if arguments.keep {
         // The lab must outlive this command, and its folder too.

@@ -63,6 +63,12 @@ struct Up {
     /// Use the programs in this folder instead of building them
     #[arg(long, value_name = "FOLDER")]
     binaries: Option<PathBuf>,
+    /// An argument for the controller; may be repeated
+    #[arg(long = "controller-argument", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    controller_arguments: Vec<String>,
+    /// An argument for every node proxy, such as --node-argument=--workers=1; may be repeated
+    #[arg(long = "node-argument", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    node_arguments: Vec<String>,
     /// How long the mesh and the pods may take to be ready, in seconds
     #[arg(long, default_value_t = 120)]
     timeout: u64,
@@ -133,7 +139,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn bring_up(up: Up) -> Result<()> {
-    let Up { folder, id, no_mesh, log_dir, env, binaries, timeout } = up;
+    let Up { folder, id, no_mesh, log_dir, env, binaries, controller_arguments, node_arguments, timeout } = up;
     let folder = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
     let binaries = binaries.map_or_else(programs, Ok)?;
     let options = LabOptions {
@@ -144,6 +150,8 @@ fn bring_up(up: Up) -> Result<()> {
         log_dir,
         environment: env.into_iter().collect(),
         deadline: Duration::from_secs(timeout),
+        controller_arguments,
+        node_arguments,
     };
     let id = report::step("lab", || {
         let mut owner = Command::new(env::current_exe()?);
