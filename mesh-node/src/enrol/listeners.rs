@@ -57,6 +57,9 @@ fn listen() -> io::Result<TcpListener> {
     };
     socket.set_nonblocking(true)?;
     socket.bind(&any.into())?;
+    // Accepted sockets inherit it. They stand on the port that the client dialled, and an application that starts, or starts
+    // again, while one is open could not bind that port otherwise (EADDRINUSE, although it asked for SO_REUSEADDR).
+    socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
