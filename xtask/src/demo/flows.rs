@@ -40,6 +40,9 @@ impl Carried {
     }
 }
 
+/// The name of who is not in the mesh.
+pub(super) const OUTSIDE: &str = "(outside)";
+
 /// All edges of the lab at this moment.
 pub(super) fn read(lab: &LabStatus) -> Result<BTreeMap<Ends, Edge>> {
     let mut edges = BTreeMap::new();
@@ -92,8 +95,8 @@ impl<'a> Sample<'a> {
         };
         let named = |name: &str, stranger: &str| if name == "unknown" { stranger.to_owned() } else { name.to_owned() };
         let ends = Ends {
-            source: named(self.label("source_workload"), "(outside)"),
-            destination: named(self.label("destination_workload"), "(outside)"),
+            source: named(self.label("source_workload"), OUTSIDE),
+            destination: named(self.label("destination_workload"), OUTSIDE),
             carried,
         };
         let edge = edges.entry(ends).or_default();
@@ -129,7 +132,7 @@ mod tests {
         let ends =
             |source: &str, destination: &str, carried| Ends { source: source.into(), destination: destination.into(), carried };
         assert_eq!(found[&ends("page", "reviews", Carried::MutualTls)].opened, 3);
-        assert_eq!(found[&ends("(outside)", "page", Carried::Plaintext)].refused, 2);
+        assert_eq!(found[&ends(OUTSIDE, "page", Carried::Plaintext)].refused, 2);
         assert_eq!(found.len(), 2);
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use super::{
     flows::{self, Edge, Ends},
-    story::{PAGE, Shop},
+    story::{PAGE, STRANGER, Shop},
 };
 
 const REDRAW: Duration = Duration::from_millis(500);
@@ -68,8 +68,8 @@ impl Traffic {
         };
         let mut children = vec![
             ask("shop/client", PAGE, "20")?,
-            ask("shop/client", "http://reviews.shop:9080/", "5")?,
-            ask("outside/stranger", PAGE, "5")?,
+            ask("shop/client", "http://reviews.shop:9080/reviews/0", "5")?,
+            ask(STRANGER, &shop.page_address()?, "5")?,
         ];
         for child in &mut children {
             // Nobody reads what they say, and a full pipe would stop them.

@@ -19,7 +19,8 @@ use crate::report;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) const PAGE: &str = "http://page.shop:9080/";
-const REVIEWS: &str = "http://reviews.shop:9080/";
+pub(super) const STRANGER: &str = "outside/stranger";
+const REVIEWS: &str = "http://reviews.shop:9080/reviews/0";
 
 /// The shop in a running lab.
 pub(super) struct Shop {
@@ -47,6 +48,14 @@ impl Shop {
 
     pub(super) fn withdraw(&self, policy: &str) -> Result<()> {
         fs::remove_file(self.folder.join(policy)).with_context(|| format!("taking {policy} away"))
+    }
+
+    /// For who is outside the mesh: there, nobody resolves service addresses.
+    pub(super) fn page_address(&self) -> Result<String> {
+        let status = self.status()?;
+        let (_, page) = status.pods().find(|(name, _)| name == "shop/page").context("no pod shop/page")?;
+        let address = page.v4().context("the page has no IPv4 address")?;
+        Ok(format!("http://{address}:9080/"))
     }
 
     /// Runs the shop's own client in a pod.
@@ -98,6 +107,12 @@ struct Answer {
     outcome: String,
     status: Option<u16>,
     body: Option<String>,
+}
+
+/// A line that `shop client hold` prints; one with an outcome is of a connection that has ended.
+#[derive(Debug, Deserialize)]
+struct Event {
+    outcome: Option<String>,
 }
 
 struct Step {
@@ -153,6 +168,8 @@ fn print_table(rows: &[(&str, Result<String>, Duration)]) {
 }
 
 fn page_answers(shop: &Shop) -> Result<String> {
+    // The pods are ready; that word may still be on its way to the nodes.
+    shop.until("shop/client", PAGE, false)?;
     let answer = shop.answers("shop/client", PAGE)?;
     let body: serde_json::Value = serde_json::from_str(answer.body.as_deref().unwrap_or_default()).context("the page's JSON")?;
     for part in ["details", "reviews"] {
@@ -175,10 +192,15 @@ fn ledger_answers(shop: &Shop) -> Result<String> {
 
 fn between_nodes_is_tls(shop: &Shop) -> Result<String> {
     let edges = flows::read(&shop.status()?)?;
-    let count = |carried| edges.iter().filter(|(ends, _)| ends.carried == carried).map(|(_, edge)| edge.opened).sum::<u64>();
+    // From outside come the kubelet's probes.
+    let of_mesh = |ends: &flows::Ends| ends.source != flows::OUTSIDE;
+    let count = |carried| {
+        let carried_so = edges.iter().filter(|(ends, _)| ends.carried == carried && of_mesh(ends));
+        carried_so.map(|(_, edge)| edge.opened).sum::<u64>()
+    };
     let (tls, plain) = (count(Carried::MutualTls), count(Carried::Plaintext));
     ensure!(tls > 0, "no connection under mutual TLS");
-    ensure!(plain == 0, "{plain} connections in plaintext");
+    ensure!(plain == 0, "{plain} connections between pods of the mesh in plaintext");
     Ok(format!("{tls} connections under mutual TLS, {} stayed on a node, 0 in plaintext", count(Carried::SameNode)))
 }
 
@@ -186,19 +208,20 @@ fn address_is_kept(shop: &Shop) -> Result<String> {
     let answer = shop.answers("shop/client", "http://ratings.shop:9080/whoami")?;
     let status = shop.status()?;
     let (_, client) = status.pods().find(|(name, _)| name == "shop/client").context("no pod shop/client")?;
-    let address = client.v4().context("the client has no IPv4 address")?.to_string();
     let body = answer.body.unwrap_or_default();
-    ensure!(body.contains(&address), "ratings saw {body}, the client is {address}");
+    let seen: serde_json::Value = serde_json::from_str(&body).with_context(|| format!("ratings answered {body:?}"))?;
+    let address = seen["peer_ip"].as_str().unwrap_or_default();
+    ensure!(client.addresses.iter().any(|own| own.to_string() == address), "ratings saw {address}, not the client's address");
     Ok(format!("ratings on the other node saw {address}"))
 }
 
 fn stranger_is_answered(shop: &Shop) -> Result<String> {
-    shop.until("outside/stranger", PAGE, false)
+    shop.until(STRANGER, &shop.page_address()?, false)
 }
 
 fn strict_refuses(shop: &Shop) -> Result<String> {
     shop.apply("strict.yaml")?;
-    shop.until("outside/stranger", PAGE, true)
+    shop.until(STRANGER, &shop.page_address()?, true)
 }
 
 fn policy_denies(shop: &Shop) -> Result<String> {
@@ -219,7 +242,7 @@ fn open_connection_is_closed(shop: &Shop) -> Result<String> {
     outcome
 }
 
-/// The connection says half a request and waits; then the policy comes.
+/// The connection says nothing and waits; then the policy comes.
 fn close_by_policy(shop: &Shop, held: &mut Child) -> Result<String> {
     let output = held.stdout.take().context("no output")?;
     let open = || -> Result<bool> {
@@ -229,19 +252,20 @@ fn close_by_policy(shop: &Shop, held: &mut Child) -> Result<String> {
     wait_until("the connection to stand", PATIENCE, open)?;
     let started = Instant::now();
     shop.apply("no-client-at-ratings.yaml")?;
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    let answer: Answer = serde_json::from_str(&line).with_context(|| format!("the client said {line:?}"))?;
-    if answer.outcome != "reset" {
-        bail!("the open connection ended with {}", answer.outcome);
+    for line in BufReader::new(output).lines() {
+        let event: Event = serde_json::from_str(&line?).context("an event of `shop client hold`")?;
+        if let Some(outcome) = event.outcome {
+            ensure!(outcome == "reset", "the open connection ended otherwise: {outcome}");
+            return Ok(format!("reset {} ms after the policy", started.elapsed().as_millis()));
+        }
     }
-    Ok(format!("reset {} ms after the policy", started.elapsed().as_millis()))
+    bail!("the client ended without a word")
 }
 
 fn policies_withdrawn(shop: &Shop) -> Result<String> {
     for policy in ["strict.yaml", "page-to-reviews.yaml", "no-client-at-ratings.yaml"] {
         shop.withdraw(policy)?;
     }
-    shop.until("outside/stranger", PAGE, false)?;
+    shop.until(STRANGER, &shop.page_address()?, false)?;
     shop.until("shop/client", REVIEWS, false)
 }
