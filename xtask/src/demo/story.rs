@@ -234,8 +234,7 @@ fn page_has_reviews(shop: &Shop) -> Result<String> {
 }
 
 fn open_connection_is_closed(shop: &Shop) -> Result<String> {
-    let mut held = shop
-        .start("shop/client", &["client", "tcp", "ratings.shop:9080", "--send", "GET /slow", "--timeout", "60", "-o", "json"])?;
+    let mut held = shop.start("shop/client", &["client", "hold", "ratings.shop:9080"])?;
     let outcome = close_by_policy(shop, &mut held);
     let _ = held.kill();
     let _ = held.wait();
