@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_document_is_refused() {
-        for bad in ["a: [", "a: 1\na: 2\n", "- a\n", "text", "a: *nowhere\n", "\ta: 1"] {
+        for bad in ["a: [", "a: 1\na: 2\n", "- a\n", "text", "a: *nowhere\n"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(documents(&[0xff, 0xfe], Format::Yaml, Limits::default()), Err(DocumentError::Encoding));

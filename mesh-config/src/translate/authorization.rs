@@ -41,6 +41,12 @@ pub(super) fn policies(
     policies
 }
 
+/// Workloads behind a target that serve its ports alike.
+struct Group {
+    members: Vec<usize>,
+    ports: Ports,
+}
+
 struct Context<'a> {
     name: &'a Name,
     policy: &'a AuthorizationPolicy,
@@ -80,7 +86,7 @@ impl Context<'_> {
         if targets.is_empty() {
             return vec![self.selected(effect)];
         }
-        targets.into_iter().filter_map(|(field, target)| self.targeted(effect, &field, &target)).collect()
+        targets.into_iter().flat_map(|(field, target)| self.targeted(effect, &field, &target)).collect()
     }
 
     /// By labels, or everything in the namespace, or, from the root namespace, in the mesh.
@@ -106,28 +112,39 @@ impl Context<'_> {
         self.authorization(effect, key, scope, Ports::OfWorkload)
     }
 
-    /// Protects every workload behind a target. Each target is a policy of its own, because a port of one service may be
-    /// another port of its pods than the same port of the next.
-    fn targeted(&mut self, effect: Effect, field: &str, target: &TargetRef) -> Option<Authorization> {
-        let (behind, ports) = match self.behind(field, target) {
+    /// Protects every workload behind a target. Where pods serve the same port of a service on different ports of their
+    /// own, each such group has its own policy: what is allowed to one is not allowed to the next.
+    fn targeted(&mut self, effect: Effect, field: &str, target: &TargetRef) -> Vec<Authorization> {
+        let groups = match self.behind(field, target) {
             Ok(found) => found,
             Err(message) => {
                 self.report.tell(self.source(), message);
-                return None;
+                return Vec::new();
             }
         };
-        let key = PolicyKey {
-            namespace: self.name.namespace.clone(),
-            // No name of an object has an underscore: this is nobody else's.
-            name: format!("targeted_{}_{}_{}", self.name.name, target.kind, target.name).into(),
-        };
-        for index in behind {
-            self.drafts[index].workload.policies.push(key.clone());
+        let several = groups.len() > 1;
+        let mut policies = Vec::new();
+        for Group { members, ports } in groups {
+            let of_group = match &ports {
+                Ports::OfService(served) if several => {
+                    served.iter().map(|(service, target)| format!("_{service}-{target}")).collect()
+                }
+                Ports::OfService(_) | Ports::OfWorkload => String::new(),
+            };
+            let key = PolicyKey {
+                namespace: self.name.namespace.clone(),
+                // No name of an object has an underscore: this is nobody else's.
+                name: format!("targeted_{}_{}_{}{of_group}", self.name.name, target.kind, target.name).into(),
+            };
+            for index in members {
+                self.drafts[index].workload.policies.push(key.clone());
+            }
+            policies.push(self.authorization(effect, key, Scope::Workload, ports));
         }
-        Some(self.authorization(effect, key, Scope::Workload, ports))
+        policies
     }
 
-    fn behind(&self, field: &str, target: &TargetRef) -> Result<(BTreeSet<usize>, Ports), Message> {
+    fn behind(&self, field: &str, target: &TargetRef) -> Result<Vec<Group>, Message> {
         let namespace = &self.name.namespace;
         let protected = || self.drafts.iter().enumerate().filter(|(_, draft)| draft.protected);
         let not_found = |text: String| Message::new(Level::Error, Code::TargetNotFound, field, text);
@@ -139,26 +156,31 @@ impl Context<'_> {
                 if keys.is_empty() {
                     return Err(not_found(format!("there is no {source}")));
                 }
-                let served = |draft: &Draft| keys.iter().any(|key| draft.workload.services.contains_key(key));
-                let behind: BTreeSet<usize> = protected().filter(|(_, draft)| served(draft)).map(|(index, _)| index).collect();
-                let workloads = behind.iter().map(|index| &self.drafts[*index].workload);
-                let mappings = workloads.flat_map(|workload| keys.iter().filter_map(|key| workload.services.get(key)).flatten());
-                let ports: BTreeSet<_> = mappings.map(|mapping| (mapping.service_port, mapping.target_port)).collect();
-                Ok((behind, Ports::OfService(ports.into_iter().collect())))
+                let mut groups: BTreeMap<BTreeSet<(u16, u16)>, Vec<usize>> = BTreeMap::new();
+                for (index, draft) in protected() {
+                    let served: Vec<_> = keys.iter().filter_map(|key| draft.workload.services.get(key)).collect();
+                    if !served.is_empty() {
+                        let ports = served.into_iter().flatten().map(|mapping| (mapping.service_port, mapping.target_port));
+                        groups.entry(ports.collect()).or_default().push(index);
+                    }
+                }
+                let group =
+                    |(ports, members): (BTreeSet<_>, _)| Group { members, ports: Ports::OfService(ports.into_iter().collect()) };
+                Ok(groups.into_iter().map(group).collect())
             }
             ("gateway.networking.k8s.io", "Gateway") => {
                 let own = |draft: &Draft| {
                     draft.workload.namespace == *namespace && draft.labels.get(GATEWAY_NAME) == Some(&target.name)
                 };
                 let behind = protected().filter(|(_, draft)| own(draft) || self.has_waypoint(draft, Some(&target.name)));
-                Ok((behind.map(|(index, _)| index).collect(), Ports::OfWorkload))
+                Ok(vec![Group { members: behind.map(|(index, _)| index).collect(), ports: Ports::OfWorkload }])
             }
             ("gateway.networking.k8s.io", "GatewayClass") if target.name == "istio-waypoint" => {
                 if &**namespace != self.root {
                     return Err(not_found(format!("a policy on a GatewayClass has to be in namespace {}", self.root)));
                 }
                 let behind = protected().filter(|(_, draft)| self.has_waypoint(draft, None));
-                Ok((behind.map(|(index, _)| index).collect(), Ports::OfWorkload))
+                Ok(vec![Group { members: behind.map(|(index, _)| index).collect(), ports: Ports::OfWorkload }])
             }
             (group, kind) => {
                 let text = format!("nothing is known of {group}/{kind} {}: the policy has no effect on it", target.name);

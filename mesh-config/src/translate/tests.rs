@@ -1,1 +1,138 @@
+//! Each file of `cases/` is a set of objects; its translation is a snapshot. What must hold for all policies is a property.
 
+use std::{collections::BTreeSet, fmt::Write as _, path::Path};
+
+use mesh_policy::model::{Authorization, Clause, Match, Model, Rule, StringMatch, VirtualAddress, WorkloadUid};
+
+use super::{Settings, Translation, translate};
+use crate::{
+    document::{Format, Limits, documents},
+    kinds::Objects,
+    validate::{Verdict, admit},
+};
+
+mod never_open;
+
+fn objects(text: &str) -> Objects {
+    let mut objects = Objects::default();
+    for document in documents(text.as_bytes(), Format::Yaml, Limits::default()).unwrap() {
+        match admit(&document) {
+            Verdict::Admitted(admitted) => objects.insert(admitted.key.name, admitted.object),
+            Verdict::Ignored(ignored) => panic!("{ignored:?}"),
+            Verdict::Rejected(rejection) => panic!("{rejection}"),
+        }
+    }
+    objects
+}
+
+fn translated(text: &str) -> Translation {
+    let captured = ["captured", "host"].map(|pod| WorkloadUid(format!("Kubernetes//Pod/shop/{pod}").into()));
+    translate(&objects(text), &Settings::default(), &BTreeSet::from(captured))
+}
+
+#[test]
+fn cases() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/translate/cases");
+    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(!names.is_empty());
+    for path in names {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        insta::assert_snapshot!(name, print(&translated(&text)));
+    }
+}
+
+#[test]
+fn the_order_of_objects_makes_no_difference() {
+    for case in ["pods", "services", "entries", "authorization", "targets", "peer"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/translate/cases/{case}.yaml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let reversed: Vec<&str> = text.split("\n---\n").collect::<Vec<_>>().into_iter().rev().collect();
+        assert_eq!(print(&translated(&text)), print(&translated(&reversed.join("\n---\n"))), "{case}");
+    }
+}
+
+/// Short enough to be read, complete enough to notice any difference.
+fn print(translation: &Translation) -> String {
+    let Translation { model: Model { workloads, services, policies, mesh }, messages, root_namespace } = translation;
+    let mut out = String::new();
+    let line = &mut out;
+    writeln!(line, "mesh {mesh:?} root={root_namespace}").unwrap();
+    for service in services.values() {
+        let addresses: Vec<String> =
+            service.addresses.iter().map(|VirtualAddress { network, range }| format!("{network}/{range}")).collect();
+        writeln!(line, "\nservice {} ({}) {}", service.key(), service.name, addresses.join(" ")).unwrap();
+        for port in &service.ports {
+            writeln!(line, "  {} -> {} {:?}", port.service_port, port.target_port, port.protocol).unwrap();
+        }
+        writeln!(line, "  {:?}", service.load_balancing).unwrap();
+        if !service.subject_alt_names.is_empty() {
+            writeln!(line, "  sans {:?}", service.subject_alt_names).unwrap();
+        }
+    }
+    for w in workloads.values() {
+        let addresses: Vec<String> = w.addresses.iter().map(ToString::to_string).collect();
+        writeln!(line, "\nworkload {} [{}] {}", w.uid, addresses.join(" "), w.hostname).unwrap();
+        writeln!(line, "  {} node={:?} {:?} {:?} {:?}", w.identity(), w.node, w.tunnel, w.network_mode, w.health).unwrap();
+        let (kind, owner, name, revision) = (w.kind, &w.workload_name, &w.canonical_name, &w.canonical_revision);
+        writeln!(line, "  {kind:?} {owner} canonical={name}/{revision} capacity={} {:?}", w.capacity, w.locality).unwrap();
+        for (service, ports) in &w.services {
+            let ports: Vec<String> = ports.iter().map(|port| format!("{}->{}", port.service_port, port.target_port)).collect();
+            writeln!(line, "  behind {service} {}", ports.join(" ")).unwrap();
+        }
+        for policy in &w.policies {
+            writeln!(line, "  policy {policy}").unwrap();
+        }
+    }
+    for policy in policies.values() {
+        let Authorization { key, scope, action, dry_run, rules } = &**policy;
+        let dry = if *dry_run { " dry-run" } else { "" };
+        writeln!(line, "\npolicy {key} {scope:?} {action:?}{dry}").unwrap();
+        for Rule { clauses } in rules {
+            let clauses: Vec<String> = clauses.iter().map(clause).collect();
+            writeln!(line, "  rule {}", if clauses.is_empty() { "always".into() } else { clauses.join("\n   and ") }).unwrap();
+        }
+    }
+    for (key, messages) in messages {
+        writeln!(line, "\nto {key}").unwrap();
+        for message in messages {
+            writeln!(line, "  {:?} {:?} {}: {}", message.level, message.code, message.field, message.text).unwrap();
+        }
+    }
+    out
+}
+
+fn clause(clause: &Clause) -> String {
+    let matches: Vec<String> = clause.matches.iter().map(attributes).collect();
+    if matches.is_empty() { "never".into() } else { matches.join("\n    or ") }
+}
+
+fn attributes(found: &Match) -> String {
+    let texts = |values: &[StringMatch]| values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>();
+    let accounts = |values: &[mesh_policy::model::ServiceAccountMatch]| {
+        values.iter().map(|account| format!("{}/{}", account.namespace, account.name)).collect::<Vec<_>>()
+    };
+    let nets = |values: &[mesh_policy::model::IpMatch]| values.iter().map(|net| net.0.to_string()).collect::<Vec<_>>();
+    let ports = |values: &[u16]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let fields = [
+        ("principals", texts(&found.principals)),
+        ("!principals", texts(&found.not_principals)),
+        ("namespaces", texts(&found.namespaces)),
+        ("!namespaces", texts(&found.not_namespaces)),
+        ("accounts", accounts(&found.service_accounts)),
+        ("!accounts", accounts(&found.not_service_accounts)),
+        ("from", nets(&found.source_ips)),
+        ("!from", nets(&found.not_source_ips)),
+        ("to", nets(&found.destination_ips)),
+        ("!to", nets(&found.not_destination_ips)),
+        ("ports", ports(&found.destination_ports)),
+        ("!ports", ports(&found.not_destination_ports)),
+    ];
+    let fields: Vec<String> = fields
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| format!("{name}={}", values.join("|")))
+        .collect();
+    if fields.is_empty() { "anything".into() } else { fields.join(" ") }
+}

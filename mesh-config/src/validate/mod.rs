@@ -188,10 +188,24 @@ fn read<T: DeserializeOwned>(document: Value, wrap: fn(Arc<T>) -> Object) -> Res
 pub(crate) fn from_value<T: DeserializeOwned>(document: Value) -> Result<(T, Vec<String>), Problem> {
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
-    let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", "").replace("?.", ""));
+    let mut note = |path: serde_ignored::Path<'_>| unknown.push(field(&path));
     let deserializer = serde_path_to_error::Deserializer::new(document, &mut track);
     match serde_ignored::deserialize(deserializer, &mut note) {
         Ok(value) => Ok((value, unknown)),
         Err(error) => Err(Problem::new(track.path().to_string(), Cause::Type { message: error.to_string() })),
+    }
+}
+
+/// As users write paths: `spec.rules[0].from`.
+fn field(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", field(parent)),
+        Path::Map { parent, key } => match field(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => field(parent),
     }
 }
