@@ -18,7 +18,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{self, Admin, Endpoint, Readiness},
+    admin::{self, Admin, Endpoint, Readiness, SetLog},
     authz,
     config::Config,
     ebpf::{self, Kernel},
@@ -33,14 +33,11 @@ use crate::{
 };
 
 /// What a certificate is asked for; the authority may give less.
-const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+const CERTIFICATE_VALIDITY: Duration = Duration::from_hours(24);
 /// How often the order of programs at `connect()` is looked at.
 const ORDER_PATROL: Duration = Duration::from_secs(5);
 /// How often a drain looks for the last connection.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
-
-/// Sets the log's filter while running.
-pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Runs the node until it has drained. Must be called inside the control runtime.
 pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
@@ -201,8 +198,9 @@ async fn watch_order(agent: Arc<Agent>, readiness: Arc<Readiness>) {
         match agent.kernel.attach_order() {
             Ok(order) => {
                 let foreign: Vec<&str> = ebpf::foreign_ahead(&order).iter().map(|program| program.name.as_str()).collect();
-                agent.telemetry.metrics.foreign_programs.set(foreign.len() as i64);
-                if readiness.behind_foreign.swap(!foreign.is_empty(), Relaxed) != !foreign.is_empty() {
+                agent.telemetry.metrics.foreign_programs.set(i64::try_from(foreign.len()).unwrap_or(i64::MAX));
+                let behind = !foreign.is_empty();
+                if readiness.behind_foreign.swap(behind, Relaxed) != behind {
                     warn!(?foreign, "foreign programs run before ours at connect()");
                 }
             }

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn durations_have_units() {
         assert_eq!(parse(&["--drain", "250ms"]).expect("valid").drain, Duration::from_millis(250));
-        assert_eq!(parse(&["--drain", "2m"]).expect("valid").drain, Duration::from_secs(120));
+        assert_eq!(parse(&["--drain", "2m"]).expect("valid").drain, Duration::from_mins(2));
         for bad in ["", "5", "s", "5 s", "-5s", "5d"] {
             assert!(parse(&["--drain", bad]).is_err(), "{bad:?}");
         }

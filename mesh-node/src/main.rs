@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use mesh_node::{
+    admin::SetLog,
     app,
     config::{Config, LogFormat},
 };
@@ -33,7 +34,7 @@ fn main() -> Result<()> {
     control.block_on(app::run(config, set_log))
 }
 
-fn start_log(config: &Config) -> Result<app::SetLog> {
+fn start_log(config: &Config) -> Result<SetLog> {
     let filter: EnvFilter = config.log.parse().with_context(|| format!("--log {:?}", config.log))?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = Registry::default().with(filter);

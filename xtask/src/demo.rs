@@ -32,9 +32,9 @@ pub(crate) struct Arguments {
 }
 
 /// How long the shop may take to come up.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
-pub(crate) fn run(arguments: Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = workspace::root()?;
     let binaries = arguments.binaries.clone().map_or_else(lab::programs, Ok)?;
     let shop = root.join("samples/shop");
@@ -49,12 +49,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         // The lab must outlive this command, and its folder too.
         let id = supervised(&options)?;
         let kept = folder.keep();
-        let told = tell(&arguments, &story::Shop::new(&id, &kept, &shop.join("policies")));
+        let told = tell(arguments, &story::Shop::new(&id, &kept, &shop.join("policies")));
         how_to_reach(&id, &kept);
         return told;
     }
     let lab = report::step("two nodes and the shop", || Lab::up_with(options, |step| report::note(step)))?;
-    let told = tell(&arguments, &story::Shop::new(&lab.id(), folder.path(), &shop.join("policies")));
+    let told = tell(arguments, &story::Shop::new(&lab.id(), folder.path(), &shop.join("policies")));
     report::step("clean up", || lab.down())?;
     told
 }

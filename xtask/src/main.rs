@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that a developer or CI does with this repository. One file a command.
 
 mod apt;
+mod bench;
 mod codegen;
 mod demo;
 mod ebpf;
@@ -26,6 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     BuildEbpf(ebpf::Arguments),
     Codegen(codegen::Arguments),
     Demo(demo::Arguments),
@@ -36,9 +38,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
-        Command::Demo(arguments) => demo::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),

@@ -22,6 +22,9 @@ pub struct Readiness {
     pub draining: watch::Sender<bool>,
 }
 
+/// Sets the log's filter while running; the error says what is wrong with it.
+pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 pub struct Admin {
     pub node: String,
     pub instance: String,
@@ -32,15 +35,14 @@ pub struct Admin {
     pub telemetry: Arc<Telemetry>,
     pub workers: Arc<Workers>,
     pub readiness: Arc<Readiness>,
-    /// Sets the log's filter; the error says what is wrong with it.
-    pub set_log: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_log: SetLog,
     pub log: std::sync::Mutex<String>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Admin {
-    pub async fn answer(&self, endpoint: Endpoint, request: Request<Incoming>) -> Answer {
+    pub fn answer(&self, endpoint: Endpoint, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
         match (endpoint, request.method(), path) {
             (Endpoint::Ready | Endpoint::Admin, &Method::GET, "/healthz/ready" | "/ready") => self.ready(),
@@ -83,7 +85,7 @@ impl Admin {
         if reasons.is_empty() {
             return text(StatusCode::OK, "ready\n".into());
         }
-        text(StatusCode::SERVICE_UNAVAILABLE, reasons.into_iter().map(|reason| format!("{reason}\n")).collect())
+        text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
     }
 
     fn metrics(&self) -> Answer {

@@ -4,5 +4,5 @@ mod api;
 mod dump;
 mod server;
 
-pub use api::{Admin, Readiness};
+pub use api::{Admin, Readiness, SetLog};
 pub use server::{Endpoint, bind_unix, serve_tcp, serve_unix};

@@ -58,7 +58,7 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, endpoint: Endpoint, admin: Arc<Admin>) {
     let service = service_fn(|request| {
         let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(endpoint, request).await) }
+        async move { Ok::<_, Infallible>(admin.answer(endpoint, &request)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -167,7 +167,7 @@ impl Agent {
                     match self.capture(remembered.pod, true).await {
                         Ok(()) => info!(%uid, "pod taken up again"),
                         Err(error) => {
-                            error!(%uid, error = %chain(&error), "a captured pod could not be taken up; its traffic is refused")
+                            error!(%uid, error = %chain(&error), "a captured pod could not be taken up; its traffic is refused");
                         }
                     }
                 }
@@ -177,7 +177,7 @@ impl Agent {
                     info!(uid = gone.pod.uid, "pod is gone: capture released");
                 }
                 Err(error) => {
-                    error!(%error, "the record of a captured pod is damaged; its traffic is refused until it is enrolled again")
+                    error!(%error, "the record of a captured pod is damaged; its traffic is refused until it is enrolled again");
                 }
             }
         }
@@ -232,12 +232,12 @@ impl Agent {
             bounds: Bounds::default(),
         })?;
         let accepting = self.accept(&pod, listeners);
-        self.pods.insert(pod.clone());
+        self.pods.insert(&pod);
         let uid = pod.uid.clone();
         self.lock()
             .insert(uid.clone(), Entry { record: remembered, pod: pod.clone(), accepting, certificate: None, leaving: false });
         self.keep_certificates();
-        self.telemetry.metrics.pods.set(self.lock().len() as i64);
+        self.telemetry.metrics.pods.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
         self.announce(pod, running);
         info!(%uid, "pod captured");
         Ok(())
@@ -268,7 +268,7 @@ impl Agent {
             connections: ConnectionCount::new(self.limits.connections),
             in_flight: EndpointsInFlight::default(),
             plaintext_passes: AtomicBool::new(running),
-            _routing: routing,
+            routing,
         })
     }
 
@@ -314,7 +314,7 @@ impl Agent {
         self.kernel.release(&uid.0)?;
         let Some(entry) = self.lock().remove(uid) else { return Ok(()) };
         self.pods.remove(uid);
-        self.telemetry.metrics.pods.set(self.lock().len() as i64);
+        self.telemetry.metrics.pods.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
         self.telemetry.metrics.forget_pod(&entry.pod.namespace, &entry.pod.name);
         self.records.forget(&uid.0).map_err(EnrolError::Record)?;
         tokio::spawn(async move {
@@ -371,10 +371,11 @@ impl Agent {
 
     fn refuse_taken_addresses(&self, record: &PodRecord) -> Result<(), EnrolError> {
         for (uid, entry) in self.lock().iter() {
-            if let Some(address) = record.addresses.iter().find(|address| entry.pod.addresses.contains(address)) {
-                if netns_exists(&entry.pod) && !entry.leaving {
-                    return Err(EnrolError::AddressTaken { address: *address, holder: uid.clone() });
-                }
+            if let Some(address) = record.addresses.iter().find(|address| entry.pod.addresses.contains(address))
+                && !entry.leaving
+                && netns_exists(&entry.pod)
+            {
+                return Err(EnrolError::AddressTaken { address: *address, holder: uid.clone() });
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ pub struct Pod {
     /// that was withdrawn because it leaves.
     pub plaintext_passes: AtomicBool,
     /// Routes deliveries inside the pod; undone with the last connection.
-    pub _routing: DeliveryRouting,
+    pub routing: DeliveryRouting,
 }
 
 /// One pod on one worker: no tunnel is shared between pods or workers, so none needs a lock that anybody waits for.
@@ -168,7 +168,7 @@ impl LocalPods {
         self.0.load()
     }
 
-    pub(super) fn insert(&self, pod: Arc<Pod>) {
+    pub(super) fn insert(&self, pod: &Arc<Pod>) {
         self.0.rcu(|pods| {
             let mut pods = HashMap::clone(pods);
             pods.insert(pod.uid.clone(), pod.clone());

@@ -89,9 +89,9 @@ impl Deliverer {
         if let Some(from) = from {
             socket.set_mark(DELIVERY_MARK)?;
             if from.is_ipv4() {
-                socket.set_ip_transparent_v4(true)?
+                socket.set_ip_transparent_v4(true)?;
             } else {
-                socket.set_ip_transparent_v6(true)?
+                socket.set_ip_transparent_v6(true)?;
             }
             socket.set_reuse_address(true)?;
             socket.bind(&from.into())?;

@@ -225,9 +225,10 @@ fn log(flow: &Flow, since: Instant, (request, response): (u64, u64), failure: Op
             )
         };
     }
-    match failure {
-        None => line!(Level::INFO, "connection complete"),
-        Some(_) => line!(Level::ERROR, "connection failed"),
+    if failure.is_none() {
+        line!(Level::INFO, "connection complete");
+    } else {
+        line!(Level::ERROR, "connection failed");
     }
 }
 

@@ -208,8 +208,8 @@ fn wire_service_account(value: &ServiceAccountMatch) -> wire::ServiceAccountMatc
     wire::ServiceAccountMatch { namespace: value.namespace.to_string(), service_account: value.name.to_string() }
 }
 
-fn ip(value: wire::Address) -> Result<IpMatch, Cause> {
-    prefix(&value.address, value.length).map(IpMatch)
+fn ip(wire::Address { address, length }: wire::Address) -> Result<IpMatch, Cause> {
+    prefix(&address, length).map(IpMatch)
 }
 
 fn wire_ip(value: &IpMatch) -> wire::Address {

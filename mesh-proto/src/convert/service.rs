@@ -79,7 +79,7 @@ impl From<&model::Service> for wire::Service {
             namespace: namespace.to_string(),
             hostname: hostname.to_string(),
             addresses: addresses.iter().map(network_address).collect(),
-            ports: ports.iter().map(wire_port).collect(),
+            ports: ports.iter().copied().map(wire_port).collect(),
             subject_alt_names: subject_alt_names.iter().map(ToString::to_string).collect(),
             load_balancing: (*load_balancing != LoadBalancing::default()).then(|| wire_balancing(load_balancing)),
             ..Self::default()
@@ -120,11 +120,11 @@ fn service_port(found: &wire::Port) -> Result<ServicePort, Cause> {
     })
 }
 
-fn wire_port(port: &ServicePort) -> wire::Port {
+fn wire_port(port: ServicePort) -> wire::Port {
     let ServicePort { service_port, target_port, protocol } = port;
     wire::Port {
-        service_port: (*service_port).into(),
-        target_port: (*target_port).into(),
+        service_port: service_port.into(),
+        target_port: target_port.into(),
         app_protocol: match protocol {
             AppProtocol::Unknown => wire::AppProtocol::Unknown,
             AppProtocol::Http11 => wire::AppProtocol::Http11,
