@@ -24,7 +24,7 @@ use crate::{
     ebpf::{self, Kernel},
     enrol::{Agent, LocalPods, agent::PodLimits, record::Records, service::Service},
     hbone,
-    identity::{Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
+    identity::{Aliases, Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
     inbound::{Deliverer, Inbound},
     outbound::{Dialer, Limits, Outbound},
     state::{Client, Reporter, Store, client::chain, disk::StateFile},
@@ -63,7 +63,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let controller = channel(&config.controller, ChannelRoots::File(config.ca_root.clone())).context("--controller")?;
     let certificates_dir = state_dir.join("certificates");
     let disk = Disk::open(&certificates_dir).with_context(|| format!("directory {}", certificates_dir.display()))?;
-    let certificates = Certificates::new(Vec::new(), Some(Arc::new(disk)));
+    let aliases = Aliases::default();
+    let certificates = Certificates::new(aliases.clone(), Some(Arc::new(disk)));
     let (connected, is_connected) = watch::channel(false);
     let reporter = Reporter::new(config.name.clone(), controller.clone(), token(&config.token_file), is_connected);
     let draining = watch::Sender::new(false);
@@ -98,6 +99,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         workers: workers.clone(),
         store: store.clone(),
         certificates: certificates.clone(),
+        aliases,
         reporter: reporter.clone(),
         telemetry: telemetry.clone(),
         outbound,

@@ -82,6 +82,8 @@ pub struct Agent {
     pub workers: Arc<Workers>,
     pub store: Arc<Store>,
     pub certificates: Arc<identity::Certificates>,
+    /// Follow the mesh's settings.
+    pub aliases: identity::Aliases,
     pub reporter: Arc<Reporter>,
     pub telemetry: Arc<Telemetry>,
     pub outbound: Arc<Outbound>,
@@ -346,6 +348,7 @@ impl Agent {
             return;
         }
         let snapshot = self.store.load();
+        self.aliases.set(snapshot.mesh().trust_domain_aliases.clone());
         for entry in self.lock().values_mut() {
             let identity = entry.pod.identity(&snapshot);
             if entry.certificate.as_ref().is_none_or(|(kept, _)| *kept != identity) {

@@ -22,4 +22,4 @@ pub use channel::{ChannelError, ChannelRoots, channel};
 pub use disk::{Disk, Persist, Stored};
 pub use store::{CertificateAuthority, CertificateSnapshot, Certificates, Guard, IdentityError, SignError};
 pub use tls::TlsIdentity;
-pub use verify::{Trust, VerifyError, peer_facts, peer_identity};
+pub use verify::{Aliases, Trust, VerifyError, peer_facts, peer_identity};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use mesh_policy::model::{Identity, TrustDomain};
+use mesh_policy::model::Identity;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::{
@@ -27,6 +27,7 @@ use super::{
     disk::{Persist, Stored},
     schedule::{Action, Book, Event, Now, State, Validity},
     tls::TlsIdentity,
+    verify::Aliases,
 };
 use crate::reason::Reason;
 
@@ -98,7 +99,7 @@ pub struct Certificates {
     /// Something for [`Certificates::run`] to look at.
     changed: Notify,
     started: Instant,
-    aliases: Vec<TrustDomain>,
+    aliases: Aliases,
     persist: Option<Arc<dyn Persist>>,
 }
 
@@ -112,7 +113,7 @@ struct Slot {
 impl Certificates {
     /// `aliases` are the trust domains that are accepted of peers besides the own one. With `persist`, certificates outlive
     /// the process.
-    pub fn new(aliases: Vec<TrustDomain>, persist: Option<Arc<dyn Persist>>) -> Arc<Self> {
+    pub fn new(aliases: Aliases, persist: Option<Arc<dyn Persist>>) -> Arc<Self> {
         Arc::new(Self {
             slots: ArcSwap::default(),
             book: Mutex::default(),

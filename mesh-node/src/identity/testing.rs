@@ -94,7 +94,7 @@ impl TestCa {
     pub(crate) fn tls(&self, account: &str) -> Arc<TlsIdentity> {
         let identity = identity(account);
         let (chain, key) = self.issue(&Leaf::of(&identity.to_string()));
-        Arc::new(TlsIdentity::new(&identity, key, chain, &[]).expect("a good certificate"))
+        Arc::new(TlsIdentity::new(&identity, key, chain, &crate::identity::Aliases::default()).expect("a good certificate"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use mesh_policy::model::{Identity, TrustDomain};
+use mesh_policy::model::Identity;
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
@@ -22,7 +22,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use super::{
     certificate::{CertificateError, LeafFacts, certificates_in},
-    verify::{AnyPeer, ExpectedPeer, Trust, Usage},
+    verify::{Aliases, AnyPeer, ExpectedPeer, Trust, Usage},
 };
 
 /// The one ALPN protocol of HBONE and of the control plane.
@@ -65,7 +65,7 @@ impl TlsIdentity {
         identity: &Identity,
         key: PrivateKeyDer<'static>,
         chain: Vec<String>,
-        aliases: &[TrustDomain],
+        aliases: &Aliases,
     ) -> Result<Self, CertificateError> {
         let [presented @ .., roots] = &chain[..] else { return Err(CertificateError::NoRoot { found: 0 }) };
         if presented.is_empty() {
@@ -80,8 +80,7 @@ impl TlsIdentity {
         if facts.identity != *identity {
             return Err(CertificateError::OtherIdentity { expected: identity.clone(), found: facts.identity });
         }
-        let domains = std::iter::once(&identity.trust_domain).chain(aliases).cloned().collect();
-        let trust = Arc::new(Trust::new(roots, domains)?);
+        let trust = Arc::new(Trust::new(roots, identity.trust_domain.clone(), aliases.clone())?);
         verify_own(&trust, &facts, &certificates)?;
         let certified = Arc::new(SingleCertAndKey::from(certified_key(certificates, key)?));
         let server = Arc::new(server_config(&trust, &certified)?);

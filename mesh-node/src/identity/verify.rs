@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use mesh_policy::model::{Identity, ParseIdentityError, TrustDomain};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
@@ -25,19 +26,30 @@ use super::certificate::{CertificateError, LeafFacts, not_before};
 /// expired one is never taken.
 const CLOCK_SKEW: Duration = Duration::from_mins(15);
 
+/// Trust domains that count as ours beside the own one (MeshConfig `trustDomainAliases`): one list, shared by every
+/// certificate, so that a change is in force for the next handshake.
+#[derive(Clone, Debug, Default)]
+pub struct Aliases(Arc<ArcSwap<Vec<TrustDomain>>>);
+
+impl Aliases {
+    pub fn set(&self, aliases: Vec<TrustDomain>) {
+        self.0.store(Arc::new(aliases));
+    }
+}
+
 /// Whom this node believes: root certificates and the trust domains that they may speak for.
 pub struct Trust {
     anchors: Vec<TrustAnchor<'static>>,
     roots: Vec<CertificateDer<'static>>,
-    domains: Vec<TrustDomain>,
+    own: TrustDomain,
+    aliases: Aliases,
 }
 
 impl Trust {
-    /// `domains` is the mesh's own trust domain and its aliases.
-    pub fn new(roots: Vec<CertificateDer<'static>>, domains: Vec<TrustDomain>) -> Result<Self, CertificateError> {
+    pub fn new(roots: Vec<CertificateDer<'static>>, own: TrustDomain, aliases: Aliases) -> Result<Self, CertificateError> {
         let anchor = |root| Ok(anchor_from_trusted_cert(root).map_err(|_| CertificateError::Encoding)?.to_owned());
         let anchors = roots.iter().map(anchor).collect::<Result<_, _>>()?;
-        Ok(Self { anchors, roots, domains })
+        Ok(Self { anchors, roots, own, aliases })
     }
 
     pub fn roots(&self) -> &[CertificateDer<'static>] {
@@ -53,8 +65,11 @@ impl Trust {
         now: UnixTime,
     ) -> Result<Identity, VerifyError> {
         let facts = LeafFacts::read(leaf)?;
-        if !self.domains.contains(&facts.identity.trust_domain) {
-            let accepted = self.domains.iter().map(TrustDomain::as_str).collect::<Vec<_>>().join(", ");
+        let aliases = self.aliases.0.load();
+        let found = &facts.identity.trust_domain;
+        if *found != self.own && !aliases.contains(found) {
+            let accepted =
+                std::iter::once(&self.own).chain(aliases.iter()).map(TrustDomain::as_str).collect::<Vec<_>>().join(", ");
             return Err(VerifyError::TrustDomain { found: facts.identity, accepted });
         }
         let algorithms = super::tls::provider().signature_verification_algorithms.all;
@@ -72,7 +87,11 @@ impl Trust {
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").field("roots", &self.roots.len()).field("domains", &self.domains).finish_non_exhaustive()
+        f.debug_struct("Trust")
+            .field("roots", &self.roots.len())
+            .field("own", &self.own)
+            .field("aliases", &self.aliases)
+            .finish_non_exhaustive()
     }
 }
 

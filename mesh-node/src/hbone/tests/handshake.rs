@@ -47,7 +47,9 @@ async fn a_client_of_another_root_is_refused_and_told_so() {
     let (mut chain, key) = theirs.issue(&Leaf::of(&identity("page").to_string()));
     chain[1].push_str(ours.root_pem());
     let mut pod = Pod::new(&ours, Settings::default());
-    pod.tls = Arc::new(TlsIdentity::new(&identity("page"), key, chain, &[]).expect("good by its own root"));
+    pod.tls = Arc::new(
+        TlsIdentity::new(&identity("page"), key, chain, &crate::identity::Aliases::default()).expect("good by its own root"),
+    );
     let mut node = Node::start(ours.tls("stock"), Settings::default()).await;
     let error = pod.open(node.address, "10.0.0.2:80").await.expect_err("refused");
     assert_eq!(error.reason(), Reason::TlsHandshake);

@@ -88,7 +88,7 @@ async fn an_expired_certificate_closes_the_tunnel_at_both_ends() {
             let identity = identity(account);
             let not_after = SystemTime::now() + Duration::from_secs(2);
             let (chain, key) = ca.issue(&Leaf { not_after, ..Leaf::of(&identity.to_string()) });
-            Arc::new(TlsIdentity::new(&identity, key, chain, &[]).expect("good"))
+            Arc::new(TlsIdentity::new(&identity, key, chain, &crate::identity::Aliases::default()).expect("good"))
         };
         let mut pod = Pod::new(&ca, Settings::default());
         let stock = if page_expires { ca.tls("stock") } else { short("stock") };

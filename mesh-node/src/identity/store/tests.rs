@@ -48,7 +48,7 @@ fn soon() -> Deadline {
 #[tokio::test]
 async fn a_retained_identity_gets_a_certificate_and_a_dropped_one_is_forgotten() {
     let authority = Authority::new(true);
-    let certificates = Certificates::new(vec![], None);
+    let certificates = Certificates::new(Aliases::default(), None);
     let running = tokio::spawn(Arc::clone(&certificates).run(Arc::clone(&authority)));
     let page = identity("page");
     assert_eq!(
@@ -73,7 +73,7 @@ async fn a_retained_identity_gets_a_certificate_and_a_dropped_one_is_forgotten()
 #[tokio::test]
 async fn a_connection_that_comes_early_waits_within_its_bound() {
     let authority = Authority::new(false);
-    let certificates = Certificates::new(vec![], None);
+    let certificates = Certificates::new(Aliases::default(), None);
     let running = tokio::spawn(Arc::clone(&certificates).run(Arc::clone(&authority)));
     let page = identity("page");
     let _guard = certificates.retain(page.clone());
@@ -93,7 +93,7 @@ async fn a_connection_that_comes_early_waits_within_its_bound() {
 async fn an_answer_for_somebody_else_is_not_installed() {
     let mut authority = Authority::new(true);
     Arc::get_mut(&mut authority).expect("only ours").lies = Some(identity("admin"));
-    let certificates = Certificates::new(vec![], None);
+    let certificates = Certificates::new(Aliases::default(), None);
     let running = tokio::spawn(Arc::clone(&certificates).run(authority));
     let page = identity("page");
     let _guard = certificates.retain(page.clone());
@@ -110,7 +110,7 @@ async fn an_answer_for_somebody_else_is_not_installed() {
 async fn a_short_certificate_is_renewed_in_place() {
     let mut authority = Authority::new(true);
     Arc::get_mut(&mut authority).expect("only ours").ca.life = Duration::from_secs(2);
-    let certificates = Certificates::new(vec![], None);
+    let certificates = Certificates::new(Aliases::default(), None);
     let running = tokio::spawn(Arc::clone(&certificates).run(authority));
     let page = identity("page");
     let _guard = certificates.retain(page.clone());
@@ -130,7 +130,7 @@ async fn a_node_that_restarts_serves_without_the_authority() {
     let disk = || Some(Arc::new(Disk::open(folder.path()).expect("a disk")) as Arc<dyn Persist>);
     let page = identity("page");
     let serial = {
-        let certificates = Certificates::new(vec![], disk());
+        let certificates = Certificates::new(Aliases::default(), disk());
         let running = tokio::spawn(Arc::clone(&certificates).run(Authority::new(true)));
         let _guard = certificates.retain(page.clone());
         let serial = certificates.wait(&page, soon()).await.expect("a certificate").facts().serial.clone();
@@ -141,7 +141,7 @@ async fn a_node_that_restarts_serves_without_the_authority() {
         serial
     };
     let authority = Authority::new(false);
-    let certificates = Certificates::new(vec![], disk());
+    let certificates = Certificates::new(Aliases::default(), disk());
     let running = tokio::spawn(Arc::clone(&certificates).run(Arc::clone(&authority)));
     let _guard = certificates.retain(page.clone());
     assert_eq!(certificates.wait(&page, soon()).await.expect("restored").facts().serial, serial);

@@ -14,8 +14,12 @@ const PAGE: &str = "spiffe://cluster.local/ns/shop/sa/page";
 type Check = fn(&VerifyError) -> bool;
 
 fn trust(ca: &TestCa, domains: &[&str]) -> Arc<Trust> {
-    let domains = domains.iter().map(|domain| TrustDomain::new(domain).expect("a trust domain")).collect();
-    Arc::new(Trust::new(certificates_in(ca.root_pem()).expect("a root"), domains).expect("trust"))
+    let mut domains = domains.iter().map(|domain| TrustDomain::new(domain).expect("a trust domain"));
+    let (own, aliases) = (domains.next().expect("an own domain"), Aliases::default());
+    let trust = Trust::new(certificates_in(ca.root_pem()).expect("a root"), own, aliases.clone()).expect("trust");
+    // Set afterwards: a change of the aliases is in force for certificates that are there.
+    aliases.set(domains.collect());
+    Arc::new(trust)
 }
 
 fn verify(trust: &Trust, ca: &TestCa, leaf: &Leaf) -> Result<Identity, VerifyError> {
