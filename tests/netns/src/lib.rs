@@ -5,10 +5,12 @@
 //! pod's cgroup and namespace, so that the capture sees it; [`harness::in_netns`] is the namespace alone, which the capture does
 //! not see: what a pod's neighbour on the wire could send.
 //!
-//! Reading order: [`Mesh`], [`manifest`], [`Held`] (connections that stay open), [`wire`] (what was recorded).
+//! Reading order: [`Mesh`], [`manifest`], [`Held`] (connections that stay open), [`wire`] (what was recorded), [`attacker`]
+//! (whoever speaks to a pod without being one).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+pub mod attacker;
 mod held;
 pub mod manifest;
 mod mesh;

@@ -160,6 +160,12 @@ impl Mesh {
         wait_until(&what, PATIENCE, || Ok(!self.logged(node, parts).is_empty())).unwrap();
     }
 
+    /// How many connections a pod's ledger has taken so far.
+    pub fn taken(&self, pod: &str) -> usize {
+        let log = fs::read_to_string(self.pod(pod).unwrap().log).unwrap_or_default();
+        log.lines().filter(|line| line.starts_with("connection from ")).count()
+    }
+
     /// Writes a file of manifests without waiting for anything.
     pub fn put(&self, file: &str, text: &str) {
         // Beside and renamed: nobody reads half of it.

@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, UdpSocket},
     process::{Child, Stdio},
     thread,
+    time::Instant,
 };
 
 use harness::{OUTSIDE_V4, OUTSIDE_V6, in_netns, wait_until};
@@ -48,19 +49,26 @@ fn documents() -> Vec<String> {
 #[test]
 fn a_captured_pod_reaches_everything_as_itself() {
     let mesh = Mesh::up(&documents());
-    direct(&mesh);
-    mapped(&mesh);
-    services(&mesh);
-    ipv6_only(&mesh);
-    itself(&mesh);
-    owners_of_the_proxys_ports(&mesh);
-    the_outside(&mesh);
-    datagrams(&mesh);
-    half_closes(&mesh);
-    a_dead_endpoint_is_hidden(&mesh);
-    refusals_are_resets(&mesh);
-    an_unknown_address_is_refused(&mesh);
-    only_tls_between_nodes(&mesh);
+    let checks: [(&str, fn(&Mesh)); 13] = [
+        ("pod addresses", direct),
+        ("IPv4 through IPv6 sockets", mapped),
+        ("services", services),
+        ("IPv6 only", ipv6_only),
+        ("itself", itself),
+        ("owners of the proxy's ports", owners_of_the_proxys_ports),
+        ("the outside", the_outside),
+        ("datagrams", datagrams),
+        ("half-closes", half_closes),
+        ("a dead endpoint", a_dead_endpoint_is_hidden),
+        ("refusals", refusals_are_resets),
+        ("unknown addresses", an_unknown_address_is_refused),
+        ("the wire", only_tls_between_nodes),
+    ];
+    for (name, check) in checks {
+        let begin = Instant::now();
+        check(&mesh);
+        println!("{name}: {:.1?}", begin.elapsed());
+    }
     mesh.down();
 }
 
