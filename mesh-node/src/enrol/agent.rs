@@ -278,7 +278,8 @@ impl Agent {
         let cost = self.workers.account(worker);
         let charged = cost.clone();
         let spawner = hbone::Spawner::new(move |task| drop(tokio::spawn(Metered::new(charged.clone(), task))));
-        let settings = hbone::Settings { spawner, ..self.hbone.clone() };
+        let idle_timeout = Duration::from_secs(self.store.load().mesh().hbone_idle_timeout_s);
+        let settings = hbone::Settings { spawner, idle_timeout, ..self.hbone.clone() };
         let dial = PodDial { dialer: self.outbound.dialer.clone(), netns: netns.clone() };
         Lane { cost, tunnels: hbone::Pool::new(dial, settings, budget.clone()) }
     }

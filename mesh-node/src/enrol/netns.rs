@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
 
 use std::{
+    cell::OnceCell,
     fs::File,
     io,
     os::{
@@ -10,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
+    rc::Rc,
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -70,8 +72,7 @@ impl Netns {
     ///
     /// Open sockets stay in the namespace where they were made, so `socket()` is all that has to happen inside.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetnsError> {
-        let home = File::open("/proc/thread-self/ns/net")
-            .map_err(|source| NetnsError::Open { path: "/proc/thread-self/ns/net".into(), source })?;
+        let home = home()?;
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| NetnsError::Enter { path: self.path.clone(), source: errno.into() })?;
         let _way_back = WayBack { home };
@@ -96,13 +97,29 @@ impl AsFd for Netns {
     }
 }
 
+/// The namespace that this thread lives in, opened once: nothing but [`Netns::run`] ever changes it, and that changes it
+/// back.
+fn home() -> Result<Rc<File>, NetnsError> {
+    thread_local! {
+        static HOME: OnceCell<Rc<File>> = const { OnceCell::new() };
+    }
+    HOME.with(|cell| {
+        if let Some(home) = cell.get() {
+            return Ok(home.clone());
+        }
+        let path = "/proc/thread-self/ns/net";
+        let home = File::open(path).map_err(|source| NetnsError::Open { path: path.into(), source })?;
+        Ok(cell.get_or_init(|| Rc::new(home)).clone())
+    })
+}
+
 struct WayBack {
-    home: File,
+    home: Rc<File>,
 }
 
 impl Drop for WayBack {
     fn drop(&mut self) {
-        if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
+        if let Err(error) = setns(&*self.home, CloneFlags::CLONE_NEWNET) {
             tracing::error!(%error, "no way back from a pod's network namespace: aborting");
             process::abort();
         }

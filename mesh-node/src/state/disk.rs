@@ -47,20 +47,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(self.io("read", source)),
         };
-        let mut rejected = Vec::new();
-        let mut rest = bytes.as_slice();
-        let mut messages = Vec::new();
-        while !rest.is_empty() {
-            let message = xds::DeltaDiscoveryResponse::decode_length_delimited(&mut rest)
-                .map_err(|source| DiskError::Damaged { path: self.0.clone(), source })?;
-            messages.push(message);
-        }
-        for message in messages {
-            for resource in message.resources {
-                rejected.extend(into.upsert(&message.type_url, resource).err());
-            }
-        }
-        Ok(rejected)
+        replay(&bytes, into).map_err(|source| DiskError::Damaged { path: self.0.clone(), source })
     }
 
     pub fn save(&self, encoded: &[u8]) -> Result<(), DiskError> {
@@ -78,6 +65,22 @@ impl StateFile {
     fn io(&self, action: &'static str, source: io::Error) -> DiskError {
         DiskError::Io { path: self.0.clone(), action, source }
     }
+}
+
+/// Takes the content of a state file, or nothing of it when it is damaged. Resources that are refused now are returned.
+pub fn replay(bytes: &[u8], into: &mut Resources) -> Result<Vec<Rejected>, prost::DecodeError> {
+    let mut rest = bytes;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        messages.push(xds::DeltaDiscoveryResponse::decode_length_delimited(&mut rest)?);
+    }
+    let mut rejected = Vec::new();
+    for message in messages {
+        for resource in message.resources {
+            rejected.extend(into.upsert(&message.type_url, resource).err());
+        }
+    }
+    Ok(rejected)
 }
 
 /// The file's content for a state.
