@@ -45,7 +45,7 @@ fn cases() {
 
 #[test]
 fn the_order_of_objects_makes_no_difference() {
-    for case in ["pods", "services", "entries", "authorization", "targets", "peer"] {
+    for case in ["pods", "elsewhere", "services", "entries", "authorization", "targets", "peer"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/translate/cases/{case}.yaml"));
         let text = std::fs::read_to_string(path).unwrap();
         let reversed: Vec<&str> = text.split("\n---\n").collect::<Vec<_>>().into_iter().rev().collect();

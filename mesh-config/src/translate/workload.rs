@@ -74,7 +74,9 @@ pub(super) fn drafts(
     services: &Services,
     report: &mut Report,
 ) -> Vec<Draft> {
-    let facts = Facts { objects, settings, trust_domain, captured };
+    let capturing = objects.pods.iter().filter(|(name, _)| captured.contains(&settings.pod_uid(&name.namespace, &name.name)));
+    let capturing = capturing.filter_map(|(_, pod)| pod.spec.as_ref()?.node_name.as_deref()).collect();
+    let facts = Facts { objects, settings, trust_domain, captured, capturing };
     let mut drafts: Vec<Draft> = objects.pods.iter().filter_map(|(name, pod)| facts.of_pod(name, pod)).collect();
     drafts.extend(objects.workload_entries.iter().filter_map(|(name, entry)| {
         let source = ObjectKey { kind: Kind::WorkloadEntry, name: name.clone() };
@@ -101,6 +103,8 @@ struct Facts<'a> {
     settings: &'a Settings,
     trust_domain: &'a TrustDomain,
     captured: &'a BTreeSet<WorkloadUid>,
+    /// The nodes on which a capture of ours stands.
+    capturing: BTreeSet<&'a str>,
 }
 
 impl Facts<'_> {
@@ -129,18 +133,21 @@ impl Facts<'_> {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let (kind, workload_name) = owner(name, &pod.metadata, &labels);
         let account = spec.service_account_name.as_deref().or(spec.service_account.as_deref()).filter(|name| !name.is_empty());
-        let captured = self.captured.contains(&uid) && !host_network;
+        let node = spec.node_name.as_deref().unwrap_or_default();
+        // Of a node of ours its reports alone count: what another mesh once wrote there may be out of date.
+        let captured = self.captured.contains(&uid) || (redirected(&pod.metadata) && !self.capturing.contains(node));
+        let tunnels = (captured && !host_network) || speaks_hbone(&labels);
         let workload = Workload {
             network_mode: if host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
-            tunnel: if captured { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+            tunnel: if tunnels { TunnelProtocol::Hbone } else { TunnelProtocol::None },
             service_account: account.unwrap_or("default").into(),
-            node: spec.node_name.as_deref().unwrap_or_default().into(),
+            node: node.into(),
             canonical_name: canonical_name(&labels).unwrap_or(&workload_name).into(),
             canonical_revision: canonical_revision(&labels).into(),
             kind,
             workload_name,
             health: if ready && !leaving { Health::Healthy } else { Health::Unhealthy },
-            locality: self.locality_of_node(spec.node_name.as_deref().unwrap_or_default()),
+            locality: self.locality_of_node(node),
             addresses,
             ..self.blank(uid, name)
         };
@@ -171,10 +178,7 @@ impl Facts<'_> {
         let mut labels = entry.metadata.labels.clone().unwrap_or_default();
         labels.extend(entry.spec.labels.clone());
         let mut workload = self.of_spec(uid, name, &entry.spec, &labels);
-        let annotations = entry.metadata.annotations.as_ref();
-        let redirected = annotations.and_then(|found| found.get("ambient.istio.io/redirection")).is_some_and(|v| v == "enabled");
-        let tunnels = labels.get("networking.istio.io/tunnel").is_some_and(|v| v == "http");
-        if redirected || tunnels {
+        if redirected(&entry.metadata) || speaks_hbone(&labels) {
             workload.tunnel = TunnelProtocol::Hbone;
         }
         let origin = Origin::Entry { ports: ports_of(&entry.spec) };
@@ -328,6 +332,17 @@ pub(super) fn of_slice(
 
 fn ports_of(spec: &WorkloadEntrySpec) -> BTreeMap<String, u16> {
     spec.ports.iter().filter_map(|(name, port)| Some((name.clone(), u16::try_from(*port).ok()?))).collect()
+}
+
+/// Whether another proxy of ambient says that it captures the workload.
+fn redirected(metadata: &ObjectMeta) -> bool {
+    let annotations = metadata.annotations.as_ref();
+    annotations.and_then(|found| found.get("ambient.istio.io/redirection")).is_some_and(|value| value == "enabled")
+}
+
+/// Whether the workload takes HBONE itself.
+fn speaks_hbone(labels: &Labels) -> bool {
+    labels.get("networking.istio.io/tunnel").is_some_and(|value| value == "http")
 }
 
 fn canonical_name(labels: &Labels) -> Option<&str> {
