@@ -70,7 +70,9 @@ fn yaml(text: &str, limits: Limits) -> Result<Vec<Value>, DocumentError> {
         max_aliases: 1_000,
         max_anchors: 1_000,
     };
-    let options = serde_saphyr::options! { budget: budget, with_snippet: false, strict_booleans: true };
+    let alias_limits = serde_saphyr::alias_limits! { max_total_replayed_events: 100_000, max_replay_stack_depth: 16 };
+    let options =
+        serde_saphyr::options! { budget: budget, alias_limits: alias_limits, with_snippet: false, strict_booleans: true };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| DocumentError::Syntax { message: error.to_string() })
 }
 
