@@ -4,7 +4,12 @@ mod flows;
 mod picture;
 mod story;
 
-use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use harness::{Binaries, Lab, LabOptions, copy_of, supervise};
@@ -45,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         deadline: DEADLINE,
         ..LabOptions::new(folder.path().canonicalize().context("the copy of the manifests is gone")?)?
     };
+    remove_when_interrupted(folder.path())?;
     if arguments.keep {
         // The lab must outlive this command, and its folder too.
         let id = supervised(&options)?;
@@ -59,6 +65,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     told
 }
 
+/// The lab's own guard takes the lab apart after any end of this process; the copy of the manifests is ours.
+fn remove_when_interrupted(folder: &Path) -> Result<()> {
+    let folder = folder.to_owned();
+    let interrupted = move || {
+        let _ = fs::remove_dir_all(&folder);
+        process::exit(130);
+    };
+    ctrlc::set_handler(interrupted).context("watch for Ctrl-C")
+}
+
 fn supervised(options: &LabOptions) -> Result<String> {
     report::step("two nodes and the shop", || {
         let mut owner = Command::new(env::current_exe()?);
@@ -71,7 +87,7 @@ fn tell(arguments: &Arguments, shop: &story::Shop) -> Result<()> {
     if arguments.once || !report::on_terminal() { story::once(shop) } else { picture::live(shop) }
 }
 
-fn how_to_reach(id: &str, folder: &std::path::Path) {
+fn how_to_reach(id: &str, folder: &Path) {
     let pods = fs::read_dir(folder).map_or(0, Iterator::count);
     report::note(format_args!("the lab stays up; its {pods} files are in {}", folder.display()));
     report::note(format_args!("cargo xtask lab exec --id {id} shop/client -- shop client http http://page.shop:9080/"));
