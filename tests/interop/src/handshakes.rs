@@ -51,7 +51,8 @@ pub fn with_peer(
 ) -> Result<Rate> {
     let chain = vec![fs::read_to_string(&own.chain)?, fs::read_to_string(&own.roots)?];
     let key = PrivateKeyDer::from_pem_file(&own.key).context("the private key is not readable")?;
-    let config = TlsIdentity::new(identity, key, chain, &[])?.client_config(std::slice::from_ref(peer))?;
+    let config = TlsIdentity::new(identity, key, chain, &mesh_node::identity::Aliases::default())?
+        .client_config(std::slice::from_ref(peer))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let begin = Instant::now();

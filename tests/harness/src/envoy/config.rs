@@ -50,6 +50,19 @@ pub fn tcp_listener(address: SocketAddr, cluster: &str, authority: Option<&str>)
     listener(address, &json!({ "filters": [{ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy }] }))
 }
 
+/// Takes plain HTTP/1.1 and passes its CONNECTs to `cluster` as they are, so that a client sees how each is answered.
+pub fn connect_listener(address: SocketAddr, cluster: &str) -> Value {
+    let host = json!({
+        "name": cluster,
+        "domains": ["*"],
+        "routes": [{
+            "match": { "connect_matcher": {} },
+            "route": { "cluster": cluster, "timeout": "0s", "upgrade_configs": [{ "upgrade_type": "CONNECT" }] },
+        }],
+    });
+    listener(address, &json!({ "filters": [connection_manager("HTTP1", &[host])] }))
+}
+
 /// Accepts HBONE: TLS 1.3 from peers whose URI name matches `peers` (any of the roots' if empty), and of the CONNECTs
 /// those for the authorities in `targets`, each with its cluster. Others are answered with 404.
 pub fn hbone_listener(address: SocketAddr, own: &Credentials, peers: &[&str], targets: &[(String, &str)]) -> Value {
@@ -67,19 +80,6 @@ pub fn hbone_listener(address: SocketAddr, own: &Credentials, peers: &[&str], ta
             }],
         })
     });
-    let manager = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "hbone",
-        "codec_type": "HTTP2",
-        "http2_protocol_options": { "allow_connect": true },
-        "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
-        "stream_idle_timeout": "0s",
-        "route_config": { "virtual_hosts": hosts.collect::<Vec<_>>() },
-        "http_filters": [{
-            "name": "envoy.filters.http.router",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-        }],
-    });
     let tls = json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         "require_client_certificate": true,
@@ -88,7 +88,7 @@ pub fn hbone_listener(address: SocketAddr, own: &Credentials, peers: &[&str], ta
     listener(
         address,
         &json!({
-            "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
+            "filters": [connection_manager("HTTP2", &hosts.collect::<Vec<_>>())],
             "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": tls },
         }),
     )
@@ -130,6 +130,23 @@ pub fn hbone_cluster(name: &str, address: SocketAddr, own: &Credentials, peers: 
 
 fn listener(address: SocketAddr, chain: &Value) -> Value {
     json!({ "name": address, "address": socket_address(address), "tcp_backlog_size": 4096, "filter_chains": [chain] })
+}
+
+fn connection_manager(codec: &str, hosts: &[Value]) -> Value {
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "connect",
+        "codec_type": codec,
+        "http2_protocol_options": { "allow_connect": true },
+        "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
+        "stream_idle_timeout": "0s",
+        "route_config": { "virtual_hosts": hosts },
+        "http_filters": [{
+            "name": "envoy.filters.http.router",
+            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+        }],
+    });
+    json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })
 }
 
 fn tls_context(own: &Credentials, peers: &[&str]) -> Value {
