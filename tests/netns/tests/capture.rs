@@ -13,7 +13,7 @@ use std::{
 
 use harness::{OUTSIDE_V4, OUTSIDE_V6, in_netns, wait_until};
 use netns_tests::{
-    Mesh, PATIENCE,
+    Mesh, Options, PATIENCE,
     manifest::{namespace, node, pod, service},
     wire,
 };
@@ -48,7 +48,9 @@ fn documents() -> Vec<String> {
 
 #[test]
 fn a_captured_pod_reaches_everything_as_itself() {
-    let mesh = Mesh::up(&documents());
+    // An unknown address is waited for; five seconds of that each time would show nothing more.
+    let options = Options { node: vec!["--configuration-wait=1s".to_owned()], ..Options::default() };
+    let mesh = Mesh::up_with(&options, &documents());
     let checks: [(&str, fn(&Mesh)); 13] = [
         ("pod addresses", direct),
         ("IPv4 through IPv6 sockets", mapped),
@@ -275,7 +277,7 @@ fn only_tls_between_nodes(mesh: &Mesh) {
         let record = mesh.tcp("outside/stranger", SocketAddr::new(address, 9000), &["--send", "ADD in-plain-sight"]);
         assert_eq!(record["outcome"], "ok", "{record}");
     }
-    let echoed = mesh.tcp(CLIENT, SocketAddr::new(mesh.v4("app/echo"), 9001), &["--half-close", "--bytes", "1000000"]);
+    let echoed = mesh.tcp(CLIENT, SocketAddr::new(mesh.v4("app/echo"), 9001), &["--half-close", "--bytes", "500000"]);
     assert_eq!(echoed["outcome"], "ok", "{echoed}");
 
     let recorded = capture.bytes().unwrap();
@@ -297,5 +299,5 @@ fn only_tls_between_nodes(mesh: &Mesh) {
         }
     }
     println!("between the nodes: {bytes} bytes of TLS in {tunnels} directions, {plain} directions of the stranger's");
-    assert!(tunnels > 0 && plain == 4 && bytes > 2_000_000, "{tunnels} {plain} {bytes}");
+    assert!(tunnels > 0 && plain == 4 && bytes > 1_000_000, "{tunnels} {plain} {bytes}");
 }

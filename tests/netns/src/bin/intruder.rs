@@ -2,7 +2,7 @@
 //! that close in odd orders, datagrams. Prints one JSON object.
 //!
 //! ```text
-//! intruder tcp TARGET [--from ADDRESS:PORT] [--transparent] [--mark N] [--device NAME] [STEP...]
+//! intruder tcp TARGET [--from ADDRESS:PORT] [--transparent] [--mark N] [--device NAME] [--patience SECONDS] [STEP...]
 //! intruder udp TARGET TEXT
 //! ```
 //!
@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Longer than the mesh waits for anything.
+/// Longer than the mesh waits for anything, unless the caller knows better.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
@@ -48,10 +48,12 @@ fn tcp(target: SocketAddr, words: &[String]) -> Result<Value> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     let mut words = words.iter();
     let mut steps = Vec::new();
+    let mut patience = PATIENCE;
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} lacks its value"));
         match word.as_str() {
             "--mark" => socket.set_mark(value()?.parse()?)?,
+            "--patience" => patience = Duration::from_secs(value()?.parse()?),
             "--device" => socket.bind_device(Some(value()?.as_bytes()))?,
             "--transparent" if target.is_ipv4() => socket.set_ip_transparent_v4(true)?,
             "--transparent" => socket.set_ip_transparent_v6(true)?,
@@ -63,11 +65,11 @@ fn tcp(target: SocketAddr, words: &[String]) -> Result<Value> {
             _ => steps.push(word.as_str()),
         }
     }
-    if let Err(error) = socket.connect_timeout(&target.into(), PATIENCE) {
+    if let Err(error) = socket.connect_timeout(&target.into(), patience) {
         return Ok(json!({ "connect": name(&error) }));
     }
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     let (local, remote) = (stream.local_addr()?.to_string(), stream.peer_addr().map(|peer| peer.to_string()).ok());
     let mut received = Vec::new();
     let mut failed = None;
