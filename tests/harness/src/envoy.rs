@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// For a start on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running Envoy. It ends when this is dropped, and with its lab in any case.
 #[derive(Debug)]

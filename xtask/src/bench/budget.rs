@@ -7,30 +7,30 @@ use super::{sample::Metric, setup::Variant};
 /// A bound on Keelson's figure. Ratios are to figures of the same run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Budget {
-    AtMost(f64),
-    AtLeast(f64),
-    AtLeastOfNoMesh(f64),
-    AtMostOfNoMesh(f64),
-    AtMostOfEnvoy(f64),
+    Most(f64),
+    Least(f64),
+    LeastOfNoMesh(f64),
+    MostOfNoMesh(f64),
+    MostOfEnvoy(f64),
     /// So much more than without a mesh.
-    AtMostAdded(f64),
+    MostAdded(f64),
 }
 
 /// The bound for one figure, if there is one.
 pub(super) fn of(row: &str, metric: Metric) -> Option<Budget> {
     Some(match (row, metric) {
-        ("bulk, same node", Metric::GigabitsPerSecond) => Budget::AtLeastOfNoMesh(1.0),
-        ("1 B, same node" | "1 KiB, same node", Metric::P50) => Budget::AtMostOfNoMesh(1.0),
-        ("bulk, other node", Metric::CpuPerGigabyte) => Budget::AtMostOfEnvoy(0.9),
-        ("1 B, other node", Metric::P50) => Budget::AtMostAdded(90.0),
-        ("HTTP × 64, other node", Metric::PerSecond) => Budget::AtLeastOfNoMesh(0.40),
-        ("HTTP × 64, other node", Metric::CpuPerRequest) => Budget::AtMost(35.0),
-        ("connect, other node", Metric::PerSecond) => Budget::AtLeast(1500.0),
-        ("connect, other node", Metric::CpuPerConnection) => Budget::AtMost(0.25),
-        (super::handshakes::ROW, Metric::OfRustls) => Budget::AtLeast(0.75),
-        (super::memory::ROW, Metric::Idle) => Budget::AtMost(15.0),
-        (super::memory::ROW, Metric::Client1k | Metric::Server1k | Metric::Client10k | Metric::Server10k) => Budget::AtMost(5.0),
-        (super::memory::ROW, Metric::BurstOverIdle) => Budget::AtMost(1.5),
+        ("bulk, same node", Metric::GigabitsPerSecond) => Budget::LeastOfNoMesh(1.0),
+        ("1 B, same node" | "1 KiB, same node", Metric::P50) => Budget::MostOfNoMesh(1.0),
+        ("bulk, other node", Metric::CpuPerGigabyte) => Budget::MostOfEnvoy(0.9),
+        ("1 B, other node", Metric::P50) => Budget::MostAdded(90.0),
+        ("HTTP × 64, other node", Metric::PerSecond) => Budget::LeastOfNoMesh(0.40),
+        ("HTTP × 64, other node", Metric::CpuPerRequest) => Budget::Most(35.0),
+        ("connect, other node", Metric::PerSecond) => Budget::Least(1500.0),
+        ("connect, other node", Metric::CpuPerConnection) => Budget::Most(0.25),
+        (super::handshakes::ROW, Metric::OfRustls) => Budget::Least(0.75),
+        (super::memory::ROW, Metric::Idle) => Budget::Most(15.0),
+        (super::memory::ROW, Metric::Client1k | Metric::Server1k | Metric::Client10k | Metric::Server10k) => Budget::Most(5.0),
+        (super::memory::ROW, Metric::BurstOverIdle) => Budget::Most(1.5),
         _ => return None,
     })
 }
@@ -41,23 +41,23 @@ impl Budget {
         let figure = |variant| figures.get(&variant).copied();
         let ours = figure(Variant::Keelson)?;
         Some(match self {
-            Self::AtMost(most) => ours <= most,
-            Self::AtLeast(least) => ours >= least,
-            Self::AtLeastOfNoMesh(least) => ours >= least * figure(Variant::None)?,
-            Self::AtMostOfNoMesh(most) => ours <= most * figure(Variant::None)?,
-            Self::AtMostOfEnvoy(most) => ours <= most * figure(Variant::Envoy)?,
-            Self::AtMostAdded(most) => ours - figure(Variant::None)? <= most,
+            Self::Most(most) => ours <= most,
+            Self::Least(least) => ours >= least,
+            Self::LeastOfNoMesh(least) => ours >= least * figure(Variant::None)?,
+            Self::MostOfNoMesh(most) => ours <= most * figure(Variant::None)?,
+            Self::MostOfEnvoy(most) => ours <= most * figure(Variant::Envoy)?,
+            Self::MostAdded(most) => ours - figure(Variant::None)? <= most,
         })
     }
 
     pub(super) fn text(self) -> String {
         match self {
-            Self::AtMost(most) => format!("≤ {most}"),
-            Self::AtLeast(least) => format!("≥ {least}"),
-            Self::AtLeastOfNoMesh(least) => format!("≥ {least} × no mesh"),
-            Self::AtMostOfNoMesh(most) => format!("≤ {most} × no mesh"),
-            Self::AtMostOfEnvoy(most) => format!("≤ {most} × Envoy"),
-            Self::AtMostAdded(most) => format!("≤ no mesh + {most}"),
+            Self::Most(most) => format!("≤ {most}"),
+            Self::Least(least) => format!("≥ {least}"),
+            Self::LeastOfNoMesh(least) => format!("≥ {least} × no mesh"),
+            Self::MostOfNoMesh(most) => format!("≤ {most} × no mesh"),
+            Self::MostOfEnvoy(most) => format!("≤ {most} × Envoy"),
+            Self::MostAdded(most) => format!("≤ no mesh + {most}"),
         }
     }
 }
@@ -71,14 +71,14 @@ mod tests {
         let all = BTreeMap::from([(Variant::None, 100.0), (Variant::Keelson, 80.0), (Variant::Envoy, 90.0)]);
         let alone = BTreeMap::from([(Variant::Keelson, 80.0)]);
         for (budget, in_all, in_alone) in [
-            (Budget::AtMost(80.0), Some(true), Some(true)),
-            (Budget::AtLeast(81.0), Some(false), Some(false)),
-            (Budget::AtLeastOfNoMesh(0.8), Some(true), None),
-            (Budget::AtLeastOfNoMesh(0.9), Some(false), None),
-            (Budget::AtMostOfNoMesh(0.7), Some(false), None),
-            (Budget::AtMostOfEnvoy(0.9), Some(true), None),
-            (Budget::AtMostAdded(-20.0), Some(true), None),
-            (Budget::AtMostAdded(-21.0), Some(false), None),
+            (Budget::Most(80.0), Some(true), Some(true)),
+            (Budget::Least(81.0), Some(false), Some(false)),
+            (Budget::LeastOfNoMesh(0.8), Some(true), None),
+            (Budget::LeastOfNoMesh(0.9), Some(false), None),
+            (Budget::MostOfNoMesh(0.7), Some(false), None),
+            (Budget::MostOfEnvoy(0.9), Some(true), None),
+            (Budget::MostAdded(-20.0), Some(true), None),
+            (Budget::MostAdded(-21.0), Some(false), None),
         ] {
             assert_eq!(budget.met(&all), in_all, "{budget:?}");
             assert_eq!(budget.met(&alone), in_alone, "{budget:?}");
