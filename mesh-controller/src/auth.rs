@@ -104,7 +104,7 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 /// What Kubernetes accepts as a node's name: nothing that could leave the folder.
 fn is_node_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     name.len() <= 253 && name.bytes().all(allowed) && edge(name.as_bytes().first()) && edge(name.as_bytes().last())
 }
 

@@ -14,8 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// As in the node proxy: memory returns to the system after a burst of changes.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[allow(unsafe_code, reason = "jemalloc reads its settings from this symbol")]
+mod malloc_conf {
+    /// `mallctl`-style options (jemalloc's TUNING.md).
+    // SAFETY: jemalloc declares `const char *malloc_conf` for programs to define; this is a NUL-terminated string that lives
+    // for ever, behind a thin pointer of the same layout.
+    #[unsafe(export_name = "_rjem_malloc_conf")]
+    static MALLOC_CONF: Option<&'static u8> = Some(&CONF[0]);
+    static CONF: &[u8; 60] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+}
 
 fn main() -> Result<()> {
     let command = Command::parse();

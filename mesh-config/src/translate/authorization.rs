@@ -76,13 +76,10 @@ impl Context<'_> {
                 return Vec::new();
             }
         };
-        let targets: Vec<(String, TargetRef)> = match &spec.target_ref {
-            Some(target) => vec![("spec.targetRef".into(), target.clone())],
-            None => {
-                let numbered = spec.target_refs.iter().enumerate();
-                numbered.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target.clone())).collect()
-            }
-        };
+        let single = spec.target_ref.iter().map(|target| ("spec.targetRef".to_owned(), target.clone()));
+        let numbered = spec.target_refs.iter().enumerate();
+        let several = numbered.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target.clone()));
+        let targets: Vec<(String, TargetRef)> = single.chain(several).collect();
         if targets.is_empty() {
             return vec![self.selected(effect)];
         }
@@ -127,7 +124,7 @@ impl Context<'_> {
         for Group { members, ports } in groups {
             let of_group = match &ports {
                 Ports::OfService(served) if several => {
-                    served.iter().map(|(service, target)| format!("_{service}-{target}")).collect()
+                    served.iter().fold(String::new(), |name, (service, target)| format!("{name}_{service}-{target}"))
                 }
                 Ports::OfService(_) | Ports::OfWorkload => String::new(),
             };

@@ -128,17 +128,17 @@ fn serve(draft: &mut Draft, service: &ServiceKey, mappings: &[PortMapping]) {
 
 /// Where the workload serves each port of the service; a port that it does not have is left out.
 fn mappings(draft: &Draft, service: &service::Draft) -> Vec<PortMapping> {
-    let of_kubernetes = service.source.kind == Kind::Service;
-    let target = |port: &service::Port| match (&draft.origin, &port.target) {
-        (Origin::Pod { ports }, Target::Named(name)) => ports.get(name).copied(),
-        (Origin::Pod { .. }, Target::Number(number)) if of_kubernetes => Some(*number),
-        // Nothing names a pod's port in a ServiceEntry but the name of the port itself.
-        (Origin::Pod { ports }, Target::Number(number)) => Some(ports.get(&port.name).copied().unwrap_or(*number)),
-        (Origin::Entry { ports } | Origin::Inline { ports, .. }, Target::Named(name)) => ports.get(name).copied(),
-        (Origin::Entry { ports } | Origin::Inline { ports, .. }, Target::Number(number)) => {
-            Some(ports.get(&port.name).copied().unwrap_or(*number))
-        }
-        (Origin::Slice, _) => None,
+    let ports = match &draft.origin {
+        Origin::Pod { ports } | Origin::Entry { ports } | Origin::Inline { ports, .. } => ports,
+        Origin::Slice => return Vec::new(),
+    };
+    // A pod's ports go by the names that a Service's targets have; nothing else names them in a ServiceEntry, or those of
+    // a WorkloadEntry, than the name of the service's port itself.
+    let by_port_name = !(matches!(draft.origin, Origin::Pod { .. }) && service.source.kind == Kind::Service);
+    let target = |port: &service::Port| match &port.target {
+        Target::Named(name) => ports.get(name).copied(),
+        Target::Number(number) if by_port_name => Some(ports.get(&port.name).copied().unwrap_or(*number)),
+        Target::Number(number) => Some(*number),
     };
     let mapping = |port: &service::Port| Some(PortMapping { service_port: port.number, target_port: target(port)? });
     service.ports.iter().filter_map(mapping).collect()

@@ -76,16 +76,16 @@ impl Plan {
 
 /// The oldest PeerAuthentication of the mesh, of each namespace, and those that select workloads, oldest first.
 struct Effective<'a> {
-    of_mesh: Option<&'a PeerAuthentication>,
-    of_namespace: HashMap<Arc<str>, &'a PeerAuthentication>,
-    of_workloads: HashMap<Arc<str>, Vec<(&'a Name, &'a PeerAuthentication)>>,
+    mesh: Option<&'a PeerAuthentication>,
+    namespaces: HashMap<Arc<str>, &'a PeerAuthentication>,
+    workloads: HashMap<Arc<str>, Vec<(&'a Name, &'a PeerAuthentication)>>,
 }
 
 impl<'a> Effective<'a> {
     fn of(objects: &'a Objects, root: &str, report: &mut Report) -> Self {
         let mut sorted: Vec<_> = objects.peer_authentications.iter().collect();
         sorted.sort_by_key(|(name, policy)| (created(&policy.metadata), *name));
-        let mut found = Self { of_mesh: None, of_namespace: HashMap::new(), of_workloads: HashMap::new() };
+        let mut found = Self { mesh: None, namespaces: HashMap::new(), workloads: HashMap::new() };
         for (name, policy) in sorted {
             let selects = policy.spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
             let mut tell = |level, code, field: &str, text: &str| {
@@ -96,13 +96,13 @@ impl<'a> Effective<'a> {
                 tell(Level::Error, Code::NotHonoured, "spec.selector", "a selector has no effect in the root namespace");
                 true
             } else if selects {
-                found.of_workloads.entry(name.namespace.clone()).or_default().push((name, policy));
+                found.workloads.entry(name.namespace.clone()).or_default().push((name, policy));
                 true
             } else if *name.namespace == *root {
-                found.of_mesh.replace(policy).inspect(|older| found.of_mesh = Some(older)).is_none()
+                found.mesh.replace(policy).inspect(|older| found.mesh = Some(older)).is_none()
             } else {
-                let older = found.of_namespace.get(&name.namespace).is_some();
-                found.of_namespace.entry(name.namespace.clone()).or_insert(policy);
+                let older = found.namespaces.contains_key(&name.namespace);
+                found.namespaces.entry(name.namespace.clone()).or_insert(policy);
                 !older
             };
             if !first {
@@ -113,8 +113,8 @@ impl<'a> Effective<'a> {
     }
 
     fn inherited(&self, namespace: &str) -> bool {
-        let of_namespace = self.of_namespace.get(namespace).and_then(|policy| is_strict(mode(policy)));
-        let of_mesh = || self.of_mesh.and_then(|policy| is_strict(mode(policy)));
+        let of_namespace = self.namespaces.get(namespace).and_then(|policy| is_strict(mode(policy)));
+        let of_mesh = || self.mesh.and_then(|policy| is_strict(mode(policy)));
         of_namespace.or_else(of_mesh).unwrap_or(false)
     }
 
@@ -122,7 +122,7 @@ impl<'a> Effective<'a> {
         let selects = |policy: &PeerAuthentication| {
             policy.spec.selector.as_ref().is_some_and(|selector| matches(&selector.match_labels, labels))
         };
-        self.of_workloads.get(namespace)?.iter().find(|(_, policy)| selects(policy)).copied()
+        self.workloads.get(namespace)?.iter().find(|(_, policy)| selects(policy)).copied()
     }
 }
 

@@ -28,13 +28,13 @@ pub(super) fn aggregated(objects: &Objects, services: &Services, drafts: &[Draft
     let all = of_nodes.chain(of_workloads).chain(of_services);
     // A range that holds everything would make every address of the world the mesh's.
     let (v4, v6): (Vec<_>, Vec<_>) = all.filter(|net| net.prefix_len() != 0).partition(|net| net.addr().is_ipv4());
-    let mut prefixes = few(v4, 32, 12);
-    prefixes.extend(few(v6, 128, 32));
+    let mut prefixes = few(&v4, 32, 12);
+    prefixes.extend(few(&v6, 128, 32));
     prefixes
 }
 
-fn few(prefixes: Vec<IpNet>, longest: u8, shortest: u8) -> Vec<IpNet> {
-    let mut found = IpNet::aggregate(&prefixes);
+fn few(prefixes: &[IpNet], longest: u8, shortest: u8) -> Vec<IpNet> {
+    let mut found = IpNet::aggregate(&prefixes.to_vec());
     let mut length = longest;
     while found.len() > LIMIT && length > shortest {
         length -= 1;
@@ -57,16 +57,16 @@ mod tests {
 
     #[test]
     fn neighbours_join_and_strangers_stay_apart() {
-        assert_eq!(few(nets(&["10.0.0.0/32", "10.0.0.1/32", "10.0.0.4/32"]), 32, 12), nets(&["10.0.0.0/31", "10.0.0.4/32"]));
-        assert_eq!(few(nets(&["10.0.0.0/24", "10.0.0.7/32"]), 32, 12), nets(&["10.0.0.0/24"]));
-        assert_eq!(few(vec![], 32, 12), vec![]);
+        assert_eq!(few(&nets(&["10.0.0.0/32", "10.0.0.1/32", "10.0.0.4/32"]), 32, 12), nets(&["10.0.0.0/31", "10.0.0.4/32"]));
+        assert_eq!(few(&nets(&["10.0.0.0/24", "10.0.0.7/32"]), 32, 12), nets(&["10.0.0.0/24"]));
+        assert_eq!(few(&[], 32, 12), vec![]);
     }
 
     #[test]
     fn many_become_few_and_still_hold_everything() {
         let scattered: Vec<IpNet> =
             (0..20_000_u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n * 37)))).collect();
-        let found = few(scattered.clone(), 32, 12);
+        let found = few(&scattered, 32, 12);
         assert!(found.len() <= LIMIT, "{}", found.len());
         assert!(scattered.iter().all(|net| found.iter().any(|prefix| prefix.contains(net))));
         let outside: IpAddr = "11.0.0.1".parse().unwrap();
@@ -76,6 +76,6 @@ mod tests {
     #[test]
     fn the_whole_world_is_never_the_mesh() {
         let everywhere: Vec<IpNet> = (1..255_u8).flat_map(|a| [IpNet::from(IpAddr::from([a, 1, 1, 1]))]).collect();
-        assert!(few(everywhere, 32, 12).iter().all(|net| net.prefix_len() >= 12));
+        assert!(few(&everywhere, 32, 12).iter().all(|net| net.prefix_len() >= 12));
     }
 }

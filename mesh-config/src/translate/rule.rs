@@ -263,7 +263,8 @@ impl Entry {
     }
 }
 
-/// Any of the entries must hold. An entry without attributes always does, and so does its clause, which is left out.
+/// Any of the entries must hold. An entry without attributes always does, and so does its clause, which is left out. When
+/// no entry is left that could hold, the clause never does: the model says that by a match without attributes.
 fn clause(entries: impl IntoIterator<Item = Entry>, not_enforced: &mut Vec<String>) -> Option<Clause> {
     let mut always = false;
     let mut matches = Vec::new();
@@ -273,6 +274,9 @@ fn clause(entries: impl IntoIterator<Item = Entry>, not_enforced: &mut Vec<Strin
             always |= entry.found == Match::default();
             matches.push(entry.found);
         }
+    }
+    if matches.is_empty() {
+        matches.push(Match::default());
     }
     (!always).then_some(Clause { matches })
 }

@@ -105,7 +105,7 @@ fn print(translation: &Translation) -> String {
 
 fn clause(clause: &Clause) -> String {
     let matches: Vec<String> = clause.matches.iter().map(attributes).collect();
-    if matches.is_empty() { "never".into() } else { matches.join("\n    or ") }
+    if matches.is_empty() { "always".into() } else { matches.join("\n    or ") }
 }
 
 fn attributes(found: &Match) -> String {
@@ -134,5 +134,5 @@ fn attributes(found: &Match) -> String {
         .filter(|(_, values)| !values.is_empty())
         .map(|(name, values)| format!("{name}={}", values.join("|")))
         .collect();
-    if fields.is_empty() { "anything".into() } else { fields.join(" ") }
+    if fields.is_empty() { "never".into() } else { fields.join(" ") }
 }

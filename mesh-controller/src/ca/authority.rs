@@ -13,9 +13,9 @@ use time::OffsetDateTime;
 
 const ROOT_YEARS: i64 = 10;
 /// How long the certificate of the gRPC endpoint is valid.
-const SERVING_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const SERVING_LIFETIME: Duration = Duration::from_hours(24);
 /// Clocks differ: certificates begin a little in the past, but never by much of their life.
-const LONGEST_BACKDATE: Duration = Duration::from_secs(120);
+const LONGEST_BACKDATE: Duration = Duration::from_mins(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {

@@ -98,7 +98,7 @@ impl Discovery {
                 }
             }
             connection.progress.send_if_modified(|progress| {
-                let next = stream.progress(progress);
+                let next = stream.progress();
                 let changed = *progress != next;
                 *progress = next;
                 changed

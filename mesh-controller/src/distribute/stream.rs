@@ -58,12 +58,16 @@ struct Subscription {
     refused: BTreeSet<Arc<str>>,
     /// The generation up to which there was nothing left to send.
     clean_at: Option<u64>,
+    /// The generation up to which everything was answered.
+    acknowledged: u64,
 }
 
 #[derive(Debug)]
 struct Outstanding {
     nonce: String,
     names: Vec<Arc<str>>,
+    /// The generation that is complete with this response; None: there is more to come.
+    completes: Option<u64>,
 }
 
 /// What part of a type's changes may be sent at this point of the order.
@@ -95,6 +99,7 @@ impl Stream {
         let Some(outstanding) = subscription.outstanding.take_if(|sent| sent.nonce == request.response_nonce) else {
             return Answer::Stale;
         };
+        subscription.acknowledged = outstanding.completes.unwrap_or(subscription.acknowledged);
         match request.error_detail {
             None => {
                 for name in outstanding.names {
@@ -123,6 +128,9 @@ impl Stream {
             if difference.is_empty() && subscription.answered {
                 if part == Part::All {
                     subscription.clean_at = Some(published.generation);
+                    if subscription.outstanding.is_none() {
+                        subscription.acknowledged = published.generation;
+                    }
                 }
                 continue;
             }
@@ -137,14 +145,9 @@ impl Stream {
         None
     }
 
-    /// What the node has acknowledged of workloads and services.
-    pub fn progress(&self, before: &Progress) -> Progress {
-        let address = &self.address;
-        let acknowledged = match address.clean_at {
-            Some(generation) if address.outstanding.is_none() => generation,
-            _ => before.acknowledged,
-        };
-        Progress { acknowledged, refused: address.refused.clone() }
+    /// What the node has acknowledged of workloads and services. A newer state that is on its way takes nothing of it.
+    pub fn progress(&self) -> Progress {
+        Progress { acknowledged: self.address.acknowledged, refused: self.address.refused.clone() }
     }
 
     fn of(&mut self, kind: ResourceType) -> &mut Subscription {
@@ -243,6 +246,7 @@ impl Subscription {
         published: &Published,
     ) -> DeltaDiscoveryResponse {
         let Difference { mut changed, removed } = difference;
+        let completes = (changed.len() <= CHUNK).then_some(published.generation);
         changed.truncate(CHUNK);
         let mut names: Vec<Arc<str>> = Vec::with_capacity(changed.len() + removed.len());
         for entry in &changed {
@@ -258,7 +262,7 @@ impl Subscription {
             names.push(name.as_str().into());
         }
         self.answered = true;
-        self.outstanding = Some(Outstanding { nonce: nonce.clone(), names });
+        self.outstanding = Some(Outstanding { nonce: nonce.clone(), names, completes });
         let resource = |entry: Arc<Entry>| Resource {
             version: entry.version.to_string(),
             resource: Some(entry.body.clone()),

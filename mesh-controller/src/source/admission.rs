@@ -53,7 +53,7 @@ impl Admission {
         if let Ok(text) = std::fs::read(&file) {
             match serde_json::from_slice::<Vec<Value>>(&text) {
                 Ok(documents) => {
-                    held = documents.into_iter().filter_map(|document| Some((key_of(&document)?, document))).collect()
+                    held = documents.into_iter().filter_map(|document| Some((key_of(&document)?, document))).collect();
                 }
                 Err(error) => warn!(%error, file = %file.display(), "the last good documents are not readable"),
             }

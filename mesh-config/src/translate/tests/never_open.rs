@@ -161,8 +161,9 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 /// The translated rules, read naively.
 fn translated_matches(rules: &[ModelRule], facts: &Facts) -> bool {
-    let of_rule =
-        |rule: &ModelRule| rule.clauses.iter().all(|clause| clause.matches.iter().any(|found| match_holds(found, facts)));
+    let of_clause =
+        |clause: &Clause| clause.matches.is_empty() || clause.matches.iter().any(|found| match_holds(found, facts));
+    let of_rule = |rule: &ModelRule| rule.clauses.iter().all(of_clause);
     rules.iter().any(of_rule)
 }
 
@@ -179,7 +180,8 @@ fn match_holds(found: &Match, facts: &Facts) -> bool {
     let principal = facts.principal.map(|(namespace, account)| format!("cluster.local/ns/{namespace}/sa/{account}"));
     let is_principal = |pattern: &StringMatch| principal.as_ref().is_some_and(|principal| text(pattern, principal));
     let is_namespace = |pattern: &StringMatch| facts.principal.is_some_and(|(namespace, _)| text(pattern, namespace));
-    both(&found.principals, &found.not_principals, is_principal)
+    *found != Match::default()
+        && both(&found.principals, &found.not_principals, is_principal)
         && both(&found.namespaces, &found.not_namespaces, is_namespace)
         && both(&found.service_accounts, &found.not_service_accounts, |account| {
             facts.principal == Some((&*account.namespace, &*account.name))
