@@ -31,8 +31,11 @@ pub const ADDRESSES: &str = "ADDRESSES";
 /// See [`PODS`].
 pub const LISTENERS: &str = "LISTENERS";
 
+/// See [`PODS`].
+pub const PROBERS: &str = "PROBERS";
+
 /// Every map.
-pub const MAPS: [&str; 7] = [PODS, USAGE, SOCKETS, TUPLES, TOKENS, ADDRESSES, LISTENERS];
+pub const MAPS: [&str; 8] = [PODS, USAGE, SOCKETS, TUPLES, TOKENS, ADDRESSES, LISTENERS, PROBERS];
 
 /// Starts the name of every program of ours, of any instance.
 pub const PROGRAM_PREFIX: &str = "keelson_";

@@ -2,13 +2,13 @@
 
 use aya_ebpf::programs::SockAddrContext;
 use mesh_common::kernel::{
-    Original, SocketKind, SocketMark,
+    Address, Original, SocketKind, SocketMark,
     decide::{self, Connect, Dial},
 };
 
 use crate::{
-    ctx::{Hook, SockAddr},
-    maps::PODS,
+    ctx::{Hook, SockAddr, Socket, current_cgroup},
+    maps::{ADDRESSES, PODS, PROBERS},
 };
 
 const PASS: i32 = 1;
@@ -28,6 +28,9 @@ pub(crate) fn connect<H: Hook>(ctx: &SockAddrContext) -> i32 {
     let kind = mark.map_or(SocketKind::None, |mark| mark.get().kind());
     let dial =
         Dial { destination: H::address(ctx), port_host: ctx.port_host(), bound_ifindex: socket.bound_ifindex(), socket: kind };
+    if pod.is_node() {
+        return probe(socket, &dial);
+    }
     match decide::connect(pod, &dial) {
         Connect::Pass => {
             // A captured socket that was disconnected and now dials something else.
@@ -46,6 +49,20 @@ pub(crate) fn connect<H: Hook>(ctx: &SockAddrContext) -> i32 {
             PASS
         }
     }
+}
+
+/// The node's own namespace: nothing is captured, and a probe of the kubelet's is marked, so that its SYN leaves a token.
+#[inline(always)]
+fn probe(socket: Socket, dial: &Dial) -> i32 {
+    // SAFETY: both are read for their presence only.
+    let by_kubelet = || unsafe { PROBERS.get(current_cgroup()) }.is_some();
+    let to_pod = |address: &Address| unsafe { ADDRESSES.get(address) }.is_some();
+    if decide::probe(dial, by_kubelet, to_pod)
+        && let Some(mark) = socket.mark_or_create()
+    {
+        mark.set(SocketMark::exempt(SocketKind::ProxyToken));
+    }
+    PASS
 }
 
 #[inline(always)]

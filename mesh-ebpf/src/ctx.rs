@@ -11,7 +11,7 @@ use core::{
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops},
-    helpers::generated::{bpf_get_netns_cookie, bpf_set_retval, bpf_sk_storage_get},
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_set_retval, bpf_sk_storage_get},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
 use mesh_common::kernel::{Address, SocketMark};
@@ -81,6 +81,13 @@ macro_rules! write {
     ($value:expr => $context:expr, $type:ident.$field:ident $([$at:literal])?) => {
         store::<{ offset_of!($type, $field) $(+ 4 * $at)? }, _>($context, $value)
     };
+}
+
+/// The cgroup2 group of the process that runs the program, by its id.
+#[inline(always)]
+pub(crate) fn current_cgroup() -> u64 {
+    // SAFETY: the helper takes nothing and can not fail.
+    unsafe { bpf_get_current_cgroup_id() }
 }
 
 /// A full socket. Exists only where the kernel has handed one out.

@@ -2,12 +2,13 @@
 //!
 //! | map | key → value | written by | read by | entries |
 //! |---|---|---|---|---|
-//! | `PODS` | netns cookie → `Pod` | node, at enrolment | connect, sock_ops | a pod each, 1024 |
+//! | `PODS` | netns cookie → `Pod` | node, at enrolment | connect, sock_ops | a pod each, and the node's own, 1024 |
 //! | `USAGE` | netns cookie → `Usage` | node creates; sock_ops counts | sock_ops, node's metrics | a pod each, 1024 |
 //! | `SOCKETS` | socket → `SocketMark` | connect, sock_ops; node by descriptor | all but lookup; node by descriptor | a socket each, freed with it |
 //! | `TUPLES` | `TupleKey` → `Original` | sock_ops, at the SYN | sock_ops, at the accept | `Pod::max_tuples` a pod, 65,536 |
 //! | `TOKENS` | `TokenKey` → netns cookie of the owner | sock_ops, at the SYN | lookup | `Pod::max_tokens` a pod, 65,536 |
-//! | `ADDRESSES` | `Address` → netns cookie | node, at enrolment | lookup | a pod's address each, 4096 |
+//! | `ADDRESSES` | `Address` → netns cookie | node, at enrolment | lookup, connect | a pod's address each, 4096 |
+//! | `PROBERS` | cgroup id → 1 | node, at its start | connect | the kubelet's cgroups, 16 |
 //! | `LISTENERS` | `ListenerKey` → listening socket | node, at enrolment | lookup | two an address, 8192 |
 //!
 //! `TUPLES` and `TOKENS` are plain hashes with a bound a pod: in an LRU one pod could evict another's entries. They
@@ -41,6 +42,9 @@ pub(crate) static TOKENS: HashMap<TokenKey, u64> = HashMap::with_max_entries(MAX
 
 #[map]
 pub(crate) static ADDRESSES: HashMap<Address, u64> = HashMap::with_max_entries(MAX_PODS * 4, 0);
+
+#[map]
+pub(crate) static PROBERS: HashMap<u64, u32> = HashMap::with_max_entries(16, 0);
 
 #[map]
 pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::with_max_entries(MAX_PODS * 8, 0);

@@ -22,7 +22,7 @@ use crate::{
     authz,
     config::Config,
     ebpf::{self, Kernel},
-    enrol::{Agent, LocalPods, agent::PodLimits, record::Records, service::Service},
+    enrol::{Agent, LocalPods, agent::PodLimits, netns::Netns, record::Records, service::Service},
     hbone,
     identity::{Aliases, Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
     inbound::{Deliverer, Inbound},
@@ -57,6 +57,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         info!("every capture of this instance is released");
         return Ok(());
     }
+
+    let_probes_through(&kernel, &config.probe_cgroups)?;
 
     let workers = Arc::new(Workers::start(worker_count(&config)).context("worker threads")?);
     let (store, telemetry, pods) = (Store::new(), Telemetry::new(), Arc::new(LocalPods::default()));
@@ -210,6 +212,21 @@ async fn watch_order(agent: Arc<Agent>, readiness: Arc<Readiness>) {
         }
         tokio::time::sleep(ORDER_PATROL).await;
     }
+}
+
+/// The kubelet's probes come from this process's own namespace, by processes of the cgroups named.
+fn let_probes_through(kernel: &Kernel, cgroups: &[PathBuf]) -> Result<()> {
+    if cgroups.is_empty() {
+        return Ok(());
+    }
+    let id = |path: &PathBuf| {
+        let metadata = fs::metadata(path).with_context(|| format!("--probe-cgroup {}", path.display()))?;
+        // On cgroup v2 a group's id is the inode of its folder.
+        Ok(std::os::unix::fs::MetadataExt::ino(&metadata))
+    };
+    let ids = cgroups.iter().map(id).collect::<Result<Vec<u64>>>()?;
+    let own = Netns::open("/proc/self/ns/net").and_then(|netns| netns.cookie()).context("the node's own namespace")?;
+    kernel.let_probes_through(own, &ids).context("letting probes through")
 }
 
 fn worker_count(config: &Config) -> usize {

@@ -40,6 +40,10 @@ pub struct Config {
     #[arg(long, env = "KEELSON_CGROUP")]
     pub cgroup: Option<PathBuf>,
 
+    /// A cgroup v2 folder of the kubelet's: its probes reach this node's pods whatever policy says; may be repeated
+    #[arg(long = "probe-cgroup", env = "KEELSON_PROBE_CGROUPS", value_delimiter = ':')]
+    pub probe_cgroups: Vec<PathBuf>,
+
     /// Mount point of the BPF file system; mounted if it is not
     #[arg(long, env = "KEELSON_BPFFS", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,

@@ -63,6 +63,13 @@ pub fn connect(pod: &Pod, dial: &Dial) -> Connect {
     Connect::Capture { address: own, port_host: outbound_port(pod, to, dial.port_host) }
 }
 
+/// Whether a `connect()` of the node's own namespace is a kubelet's probe, which the pod's capture lets through to the
+/// app: dialled by the kubelet and by nobody else on the node, to a pod of this node. The questions ask the maps.
+#[inline(always)]
+pub fn probe(dial: &Dial, by_kubelet: impl FnOnce() -> bool, to_pod: impl FnOnce(&Address) -> bool) -> bool {
+    matches!(dial.socket, SocketKind::None) && by_kubelet() && to_pod(&dial.destination)
+}
+
 /// The same destination always takes the same listener, so that a pod's 4-tuples spread by destination.
 #[inline(always)]
 fn outbound_port(pod: &Pod, to: &Address, port_host: u16) -> u16 {

@@ -30,7 +30,7 @@ pub struct Pod {
     pub outbound_ports_host: [u16; MAX_OUTBOUND_PORTS],
     /// 1 to 8. Zero would capture nothing, so it denies everything.
     pub outbound_count: u16,
-    /// None is defined yet.
+    /// [`Pod::NODE`], or zero.
     pub flags: u16,
     /// Bound of this pod's entries in `TUPLES`.
     pub max_tuples: u32,
@@ -41,6 +41,20 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Not a pod but the node's own namespace: nothing is captured there, and the kubelet's probes leave tokens.
+    pub const NODE: u16 = 1;
+
+    /// The entry of a node's own namespace.
+    pub fn node() -> Self {
+        Self { flags: Self::NODE, max_tokens: DEFAULT_MAX_TOKENS, ..Self::default() }
+    }
+
+    /// Whether it is a node's own namespace.
+    #[inline(always)]
+    pub const fn is_node(&self) -> bool {
+        self.flags & Self::NODE != 0
+    }
+
     /// The pod's own address of a family, or [`Address::NONE`].
     #[inline(always)]
     pub const fn address(&self, family: Family) -> Address {

@@ -18,7 +18,7 @@ use aya::{
 };
 use mesh_common::{
     kernel::{Address, ListenerKey, ListenerKind, Original, Pod, SocketMark, TokenKey, TupleKey, Usage},
-    names::{self, ADDRESSES, LISTENERS, LOOKUP, PODS, SOCKETS, TOKENS, TUPLES, USAGE},
+    names::{self, ADDRESSES, LISTENERS, LOOKUP, PODS, PROBERS, SOCKETS, TOKENS, TUPLES, USAGE},
 };
 
 use super::{
@@ -47,6 +47,7 @@ pub struct Kernel {
     tuples: Table<TupleKey, Original>,
     tokens: Table<TokenKey, u64>,
     addresses: Table<Address, u64>,
+    probers: Table<u64, u32>,
     listeners: Table<ListenerKey, RawFd>,
 }
 
@@ -70,6 +71,7 @@ impl Kernel {
             tuples: table(&object, TUPLES)?,
             tokens: table(&object, TOKENS)?,
             addresses: table(&object, ADDRESSES)?,
+            probers: table(&object, PROBERS)?,
             listeners: table(&object, LISTENERS)?,
             pins,
             cgroup,
@@ -141,6 +143,21 @@ impl Kernel {
         adopted.collect()
     }
 
+    /// Lets probes through to the apps of this node's pods: connections from the node's own namespace (`netns_cookie`)
+    /// by processes of the cgroups with these ids. Replaces what was set before.
+    pub fn let_probes_through(&self, netns_cookie: u64, cgroups: &[u64]) -> Result<(), EbpfError> {
+        for old in self.probers.keys()?.into_iter().filter(|old| !cgroups.contains(old)) {
+            self.probers.remove(&old)?;
+        }
+        for cgroup in cgroups {
+            self.probers.insert(cgroup, &1)?;
+        }
+        if self.usage.get(&netns_cookie)?.is_none() {
+            self.usage.insert(&netns_cookie, &Usage::default())?;
+        }
+        self.pods.insert(&netns_cookie, &Pod::node())
+    }
+
     /// What runs at our attach points of the cgroup2 root, each in the order in which it runs.
     pub fn attach_order(&self) -> Result<Vec<ProgramAt>, EbpfError> {
         let mut order = Vec::new();
@@ -166,7 +183,7 @@ impl Kernel {
     pub fn map_entries(&self) -> Result<MapEntries, EbpfError> {
         let usage = self.usage.entries()?;
         Ok(MapEntries {
-            pods: self.pods.keys()?.len(),
+            pods: self.pins.pods()?.len(),
             addresses: self.addresses.keys()?.len(),
             tuples: usage.iter().map(|(_, usage)| usage.tuples).sum(),
             tokens: usage.iter().map(|(_, usage)| usage.tokens).sum(),

@@ -295,6 +295,40 @@ fn a_token_dies_with_its_socket() {
     soon("no token", || (kernel.map_entries().expect("the maps").tokens == 0).then_some(()));
 }
 
+/// The id of the cgroup2 group that this test runs in.
+fn own_cgroup() -> u64 {
+    let membership = std::fs::read_to_string("/proc/self/cgroup").expect("/proc");
+    let path = membership.lines().find_map(|line| line.strip_prefix("0::/")).expect("a cgroup2 line");
+    let folder = crate::ebpf::cgroup2_root().expect("a cgroup2 mount").join(path);
+    std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(folder).expect("the group's folder"))
+}
+
+#[test]
+fn the_kubelets_probes_reach_the_app_and_nobody_elses() {
+    let mut machine = Machine::new();
+    let kernel = machine.open("node");
+    let (node, pod) = two_pods(&["10.9.0.1", "fd09::1"], &["10.9.0.2", "fd09::2"]);
+    pod.enrol(&kernel, "pod");
+    let cookie = node.netns.cookie().expect("a cookie");
+    for to in ["10.9.0.2:0", "[fd09::2]:0"] {
+        let app = pod.listen(to);
+        let to = app.local_addr().expect("bound").to_string();
+        // Somebody else on the node: judged like any plaintext.
+        kernel.let_probes_through(cookie, &[u64::MAX]).expect("set");
+        let stranger = node.connect(&to).expect("steered");
+        assert_joined(&stranger, accept(&pod.listeners.plaintext));
+        // The kubelet.
+        kernel.let_probes_through(cookie, &[own_cgroup()]).expect("set");
+        let probe = node.connect(&to).expect("let through");
+        assert_joined(&probe, accept(&app));
+    }
+    // The node's own namespace is not captured: its connections go where they want to.
+    let outside = node.listen("10.9.0.1:0");
+    let own = node.connect(&outside.local_addr().expect("bound").to_string()).expect("passed");
+    assert_joined(&own, accept(&outside));
+    soon("every token to be gone", || (kernel.map_entries().expect("maps").tokens == 0).then_some(()));
+}
+
 #[test]
 fn one_pods_handshakes_are_bounded_and_others_unharmed() {
     let mut machine = Machine::new();

@@ -139,6 +139,7 @@ fn node_command(setting: &Setting, name: &str, node: &NodeStatus, ca_root: &Path
         format!("--ca-root={}", ca_root.display()),
         format!("--token-file={}", token.display()),
         format!("--cgroup={}", node.cgroup.display()),
+        format!("--probe-cgroup={}", node.cgroup.join("system/kubelet").display()),
         format!("--bpffs={}", setting.layout.bpffs().display()),
     ];
     command.extend_from_slice(setting.node_arguments);

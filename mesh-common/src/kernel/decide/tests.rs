@@ -187,3 +187,17 @@ fn lookup_by_addresses() {
         assert_eq!(lookup(&arrival, || token, owner), expected, "{arrival:?}");
     }
 }
+
+#[test]
+fn a_probe_is_the_kubelets_and_goes_to_a_pod() {
+    let to_pod = |address: &Address| *address == self::address("10.0.0.2");
+    for (to, socket, by_kubelet, expected) in [
+        ("10.0.0.2", SocketKind::None, true, true),
+        ("10.0.0.2", SocketKind::None, false, false),
+        ("10.0.0.3", SocketKind::None, true, false),
+        ("10.0.0.2", SocketKind::Proxy, true, false),
+    ] {
+        let dial = Dial { socket, ..dial(to) };
+        assert_eq!(probe(&dial, || by_kubelet, to_pod), expected, "{to} {socket:?} {by_kubelet}");
+    }
+}
