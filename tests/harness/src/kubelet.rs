@@ -246,9 +246,11 @@ impl<'a> Kubelet<'a> {
         let spec = self.objects.pods[name].clone();
         let families = self.objects.families(&spec)?;
         let node_name = spec.spec.node_name.clone().context("the pod has a node")?;
-        let counter = self.ordinals.entry(node_name.clone()).or_default();
-        let ordinal = *counter;
-        *counter += 1;
+        let ordinal = spec.address_slot()?.unwrap_or_else(|| {
+            let counter = self.ordinals.entry(node_name.clone()).or_default();
+            *counter += 1;
+            *counter - 1
+        });
         let node = self.node_of(&spec).context("the pod has a node")?;
 
         let layout = &self.shared.layout;

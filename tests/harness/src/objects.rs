@@ -208,6 +208,15 @@ impl Pod {
     pub(crate) fn pod_name(&self) -> PodName {
         PodName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
     }
+
+    /// Annotation `keelson.dev/address-slot`: which of its node's addresses the pod gets, counted from 0. Without, every pod
+    /// gets one that none had before; with it, a test has an address used again. Slots from 50,000 on are free for that.
+    pub(crate) fn address_slot(&self) -> Result<Option<u32>> {
+        const ANNOTATION: &str = "keelson.dev/address-slot";
+        let Some(text) = self.metadata.annotations.get(ANNOTATION) else { return Ok(None) };
+        let slot = text.parse().with_context(|| format!("{}: {ANNOTATION} is a number, not {text:?}", self.pod_name()))?;
+        Ok(Some(slot))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
