@@ -1,8 +1,7 @@
 //! `istio.security.Authorization`.
 //!
-//! The wire has two shapes that the model has not: a clause without matches, which always holds, and a match without
-//! attributes, which never does. The first is left out of its rule; the second out of its clause, and a clause that
-//! has lost all of its matches so is the model's empty clause, which never holds.
+//! Both sides mean the same by their shapes: a clause without matches always holds, and a match without attributes never
+//! does, which is how an authority says that something stood there which this version can not judge.
 
 use mesh_policy::model::{self, Action, Clause, IpMatch, Match, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch};
 
@@ -73,31 +72,24 @@ impl From<&model::Authorization> for wire::Authorization {
 type FieldError = (String, Cause);
 
 fn rule(rule: wire::Rule) -> Result<Rule, FieldError> {
-    let always_holds = |clause: &wire::Clause| clause.matches.is_empty();
     let clauses = (rule.clauses.into_iter().enumerate())
-        .filter(|(_, wanted)| !always_holds(wanted))
         .map(|(index, wanted)| clause(wanted).map_err(|(field, cause)| (format!("clauses[{index}].{field}"), cause)))
         .collect::<Result<_, _>>()?;
     Ok(Rule { clauses })
 }
 
 fn wire_rule(rule: &Rule) -> wire::Rule {
-    let always_holds = |clause: &&Clause| clause.matches.contains(&Match::default());
-    wire::Rule { clauses: rule.clauses.iter().filter(|clause| !always_holds(clause)).map(wire_clause).collect() }
+    wire::Rule { clauses: rule.clauses.iter().map(wire_clause).collect() }
 }
 
 fn clause(clause: wire::Clause) -> Result<Clause, FieldError> {
     let matches = (clause.matches.into_iter().enumerate())
-        .filter(|(_, wanted)| *wanted != wire::Match::default())
         .map(|(index, wanted)| attributes(wanted).map_err(|(field, cause)| (format!("matches[{index}].{field}"), cause)))
         .collect::<Result<_, _>>()?;
     Ok(Clause { matches })
 }
 
 fn wire_clause(clause: &Clause) -> wire::Clause {
-    if clause.matches.is_empty() {
-        return wire::Clause { matches: vec![wire::Match::default()] };
-    }
     wire::Clause { matches: clause.matches.iter().map(wire_attributes).collect() }
 }
 
