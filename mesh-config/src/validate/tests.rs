@@ -34,7 +34,7 @@ fn authorization_policies_that_cannot_be_meant_are_refused_by_field() {
     let none: [&str; 0] = [];
     assert_eq!(policy("{}"), none);
     assert_eq!(policy("{action: DENY}"), ["spec.rules"]);
-    assert_eq!(policy("{action: ALOW}"), ["spec.action"]);
+    assert_eq!(policy("{action: MAYBE}"), ["spec.action"]);
     assert_eq!(policy("{action: CUSTOM, rules: [{}]}"), ["spec.provider.name"]);
     assert_eq!(policy("{action: CUSTOM, provider: {name: p}, rules: [{}]}"), none);
     assert_eq!(policy("{provider: {name: p}}"), ["spec.provider"]);
