@@ -5,6 +5,7 @@ use std::{
     process::Child,
     sync::{Arc, Mutex},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use harness::{Lab, wait_until};
@@ -63,8 +64,13 @@ impl Held {
 
     /// Waits for the first event of this kind.
     pub fn wait_for(&self, event: &str) -> Value {
+        self.wait_for_within(event, PATIENCE)
+    }
+
+    /// The same with a deadline of its own.
+    pub fn wait_for_within(&self, event: &str, deadline: Duration) -> Value {
         let mut found = None;
-        let waited = wait_until(&format!("the event {event}"), PATIENCE, || {
+        let waited = wait_until(&format!("the event {event}"), deadline, || {
             found = self.events().into_iter().find(|heard| heard["event"] == event);
             Ok(found.is_some())
         });

@@ -70,7 +70,7 @@ pub struct Pod {
     node: String,
     app: String,
     account: String,
-    families: Option<&'static str>,
+    annotations: Vec<(&'static str, String)>,
     labels: Vec<(String, String)>,
     containers: Vec<Value>,
 }
@@ -84,7 +84,7 @@ pub fn pod(path: &str, node: &str) -> Pod {
         node: node.to_owned(),
         app: name.to_owned(),
         account: name.to_owned(),
-        families: None,
+        annotations: Vec::new(),
         labels: Vec::new(),
         containers: Vec::new(),
     }
@@ -121,7 +121,14 @@ impl Pod {
     /// `IPv4` or `IPv6` instead of both.
     #[must_use]
     pub fn families(mut self, families: &'static str) -> Self {
-        self.families = Some(families);
+        self.annotations.push(("keelson.dev/ip-families", families.to_owned()));
+        self
+    }
+
+    /// An address of its node that an earlier pod may have had; slots from 50,000 on are never given otherwise.
+    #[must_use]
+    pub fn address_slot(mut self, slot: u32) -> Self {
+        self.annotations.push(("keelson.dev/address-slot", slot.to_string()));
         self
     }
 
@@ -161,8 +168,8 @@ impl Pod {
             labels[key] = json!(value);
         }
         let mut metadata = json!({ "name": self.name, "namespace": self.namespace, "labels": labels });
-        if let Some(families) = self.families {
-            metadata["annotations"] = json!({ "keelson.dev/ip-families": families });
+        for (key, value) in &self.annotations {
+            metadata["annotations"][key] = json!(value);
         }
         document(&json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata,

@@ -6,7 +6,7 @@
 //! intruder udp TARGET TEXT
 //! ```
 //!
-//! Steps, in order: `send:TEXT`, `shut` (close the sending side), `line` and `end` (read as far).
+//! Steps, in order: `send:TEXT`, `shut` (close the sending side), `line` and `end` (read as far), `sleep` (until killed).
 
 use std::{
     io::{self, Read, Write},
@@ -88,6 +88,9 @@ fn take(stream: &mut TcpStream, step: &str, received: &mut Vec<u8>) -> Result<io
     Ok(match step {
         "shut" => stream.shutdown(Shutdown::Write),
         "end" => stream.read_to_end(received).map(|_| ()),
+        "sleep" => loop {
+            std::thread::park();
+        },
         "line" => read_line(stream, received),
         _ => match step.strip_prefix("send:") {
             Some(text) => stream.write_all(text.as_bytes()),
