@@ -77,10 +77,12 @@ impl Client {
         let mut back_off = FIRST_BACK_OFF;
         loop {
             let started = Instant::now();
-            let error = match self.follow(&mut resources).await {
+            let mut pending = Pending::default();
+            let error = match self.follow(&mut resources, &mut pending).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
+            self.settle(&resources, &pending).await;
             self.connected.send_replace(false);
             self.telemetry.metrics.xds_connected.set(0);
             if started.elapsed() > LAST_BACK_OFF {
@@ -92,7 +94,7 @@ impl Client {
         }
     }
 
-    async fn follow(&self, resources: &mut Resources) -> Result<std::convert::Infallible, StreamError> {
+    async fn follow(&self, resources: &mut Resources, pending: &mut Pending) -> Result<std::convert::Infallible, StreamError> {
         let (requests, outgoing) = mpsc::channel(64);
         for type_url in TYPES {
             let request = DeltaDiscoveryRequest {
@@ -117,7 +119,6 @@ impl Client {
         self.connected.send_replace(true);
         self.telemetry.metrics.xds_connected.set(1);
 
-        let mut pending = Pending::default();
         loop {
             tokio::select! {
                 biased;
@@ -140,6 +141,17 @@ impl Client {
                     self.save(disk::encode(resources)).await;
                 }
             }
+        }
+    }
+
+    /// What the stream brought before it ended comes into force and onto the disk all the same: there may be no other stream
+    /// for long, and a restart before it.
+    async fn settle(&self, resources: &Resources, pending: &Pending) {
+        if pending.publish_at.is_some() {
+            self.store.publish(resources.snapshot());
+        }
+        if pending.publish_at.is_some() || pending.save_at.is_some() {
+            self.save(disk::encode(resources)).await;
         }
     }
 
