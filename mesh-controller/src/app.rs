@@ -62,7 +62,7 @@ pub async fn start(config: &Run) -> Result<Running> {
     let tokens = Tokens::new(&config.state);
     let keeper = Keeper::new(&config.state, &config.sans).context("prepare the certificate authority")?;
     let Source::Folder(folder) = &config.source;
-    let (folder, first) = Folder::open(folder, telemetry.clone()).context("read the source of objects")?;
+    let (folder, first) = Folder::open(folder, &config.state, telemetry.clone()).context("read the source of objects")?;
 
     let (published_sender, published) = watch::channel(Arc::new(Published::default()));
     let (placement_sender, placement) = watch::channel(Arc::default());
@@ -125,6 +125,14 @@ pub async fn start(config: &Run) -> Result<Running> {
 }
 
 impl Running {
+    /// Returns when the endpoint has ended by itself, which it should not.
+    pub async fn ended(&mut self) -> Result<()> {
+        match (&mut self.server).await {
+            Ok(result) => result.context("serve nodes"),
+            Err(panic) => Err(panic).context("serve nodes"),
+        }
+    }
+
     /// Ends streams, lets calls finish for a moment, and stops.
     pub async fn stop(self) {
         // Whoever asked to stop may do so twice.

@@ -50,10 +50,11 @@ fn run(config: &Run) -> Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-        let running = app::start(config).await?;
+        let mut running = app::start(config).await?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            ended = running.ended() => return ended,
         }
         info!("stopping");
         running.stop().await;

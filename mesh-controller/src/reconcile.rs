@@ -73,13 +73,18 @@ impl Reconciler {
         self.reconcile(Instant::now());
     }
 
-    /// Follows changes until their senders are gone.
+    /// Follows changes until nobody is left to report any.
     pub async fn run(mut self, mut sources: mpsc::Receiver<Sources>, mut changes: mpsc::Receiver<Change>) {
         let mut batch = Vec::new();
+        let mut watched = true;
         loop {
             tokio::select! {
-                state = sources.recv() => {
-                    let Some(mut state) = state else { return };
+                state = sources.recv(), if watched => {
+                    // Without news of objects, reports of nodes still count.
+                    let Some(mut state) = state else {
+                        watched = false;
+                        continue;
+                    };
                     // Only the newest state counts.
                     while let Ok(newer) = sources.try_recv() {
                         state = newer;

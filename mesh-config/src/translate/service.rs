@@ -1,6 +1,6 @@
 //! Kubernetes Services and ServiceEntries to services.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1 as core,
@@ -243,9 +243,4 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
             waypoint: WaypointName::of(&entry.metadata, &name.namespace, namespace),
         })
         .collect()
-}
-
-/// Younger first: of two that claim the same address, the younger is the one that runs.
-pub(super) fn youngest_first(metadata: &ObjectMeta) -> Reverse<Option<Time>> {
-    Reverse(metadata.creation_timestamp.clone())
 }

@@ -1,19 +1,23 @@
 //! Pods, WorkloadEntries and the endpoints listed in ServiceEntries to workloads.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
 
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1 as core,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use mesh_policy::model::{Health, Locality, NetworkMode, TrustDomain, TunnelProtocol, Workload, WorkloadKind, WorkloadUid};
 
 use super::{
     Report, Settings,
     network::address,
     selector::Labels,
-    service::{Services, namespace_of, youngest_first},
+    service::{Services, namespace_of},
 };
 use crate::{
     kinds::{Kind, Name, ObjectKey, Objects, WorkloadEntrySpec},
@@ -31,7 +35,21 @@ pub(super) struct Draft {
     pub(super) waypoint: Option<WaypointName>,
     /// Whether policies protect it: not what is known from an EndpointSlice alone.
     pub(super) protected: bool,
-    metadata: ObjectMeta,
+    /// When the object was made, and whether it is going.
+    age: Age,
+}
+
+/// Of two that claim the same address, the lesser has it: what is not leaving, then what is younger.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Age {
+    leaving: bool,
+    created: Reverse<Option<Time>>,
+}
+
+impl Age {
+    fn of(metadata: &ObjectMeta) -> Self {
+        Self { leaving: metadata.deletion_timestamp.is_some(), created: Reverse(metadata.creation_timestamp.clone()) }
+    }
 }
 
 /// How the workload finds its ports.
@@ -255,7 +273,7 @@ impl Facts<'_> {
         Draft {
             waypoint: WaypointName::of(metadata, namespace, namespace_of(self.objects, namespace)),
             labels: metadata.labels.clone().unwrap_or_default(),
-            metadata: metadata.clone(),
+            age: Age::of(metadata),
             protected: true,
             workload,
             source,
@@ -326,7 +344,7 @@ pub(super) fn of_slice(
         origin: Origin::Slice,
         waypoint: None,
         protected: false,
-        metadata: ObjectMeta::default(),
+        age: Age::of(&ObjectMeta::default()),
     }
 }
 
@@ -398,15 +416,7 @@ fn of_job(owner: &str) -> (WorkloadKind, &str) {
 /// An address belongs to one workload: of two that claim it, the one that is leaving gives way, then the older. A pod
 /// that got the address of one that has just ended is never taken for it.
 pub(super) fn settle_addresses(drafts: &mut [Draft], report: &mut Report) {
-    let rank = |draft: &Draft| {
-        let metadata = &draft.metadata;
-        (
-            draft.source.kind != Kind::Pod,
-            metadata.deletion_timestamp.is_some(),
-            youngest_first(metadata),
-            draft.workload.uid.clone(),
-        )
-    };
+    let rank = |draft: &Draft| (draft.source.kind != Kind::Pod, draft.age.clone(), draft.workload.uid.clone());
     let mut owners: HashMap<IpAddr, usize> = HashMap::new();
     let mut losers: Vec<(usize, IpAddr, usize)> = Vec::new();
     for (index, draft) in drafts.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
@@ -78,7 +78,8 @@ pub struct Published {
     pub generation: u64,
     pub model: Arc<Model>,
     entries: HashMap<ResourceType, Entries>,
-    aliases: HashMap<String, Arc<str>>,
+    /// Made when a node first asks by address.
+    aliases: OnceLock<HashMap<String, Arc<str>>>,
 }
 
 impl Published {
@@ -122,9 +123,7 @@ impl Published {
         if self.generation != 0 && entries == self.entries {
             return None;
         }
-        let aliased = entries[&ResourceType::Address].values();
-        let aliases = aliased.flat_map(|entry| entry.aliases.iter().map(|alias| (alias.clone(), entry.name.clone()))).collect();
-        Some(Self { generation: self.generation + 1, model: Arc::new(model), entries, aliases })
+        Some(Self { generation: self.generation + 1, model: Arc::new(model), entries, aliases: OnceLock::new() })
     }
 
     fn reuse(&self, same: bool, kind: ResourceType, name: &str) -> Option<Arc<Entry>> {
@@ -136,11 +135,26 @@ impl Published {
         self.entries.get(&kind).into_iter().flat_map(Entries::values)
     }
 
+    /// A resource by its name.
+    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(&kind)?.get(name)
+    }
+
     /// A resource by its name, or by an address that it has.
     pub fn find(&self, kind: ResourceType, name: &str) -> Option<&Arc<Entry>> {
-        let entries = self.entries.get(&kind)?;
-        let alias = || (kind == ResourceType::Address).then(|| self.aliases.get(name)).flatten();
-        entries.get(name).or_else(|| entries.get(alias()?))
+        let by_address = || match kind {
+            ResourceType::Address => self.get(kind, self.aliases().get(name)?),
+            ResourceType::Mesh | ResourceType::Authorization => None,
+        };
+        self.get(kind, name).or_else(by_address)
+    }
+
+    fn aliases(&self) -> &HashMap<String, Arc<str>> {
+        let of_entry = |entry: &Arc<Entry>| {
+            let name = entry.name.clone();
+            entry.aliases.clone().into_iter().map(move |alias| (alias, name.clone()))
+        };
+        self.aliases.get_or_init(|| self.of_type(ResourceType::Address).flat_map(of_entry).collect())
     }
 
     /// How a workload is reached at this moment; None: it is not known.

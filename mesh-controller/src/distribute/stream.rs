@@ -223,7 +223,7 @@ impl Subscription {
             // What is no longer subscribed is no longer followed.
             let names = &self.names;
             self.sent
-                .retain(|name, _| wanted.contains_key(name) || names.contains(&**name) || published.find(kind, name).is_none());
+                .retain(|name, _| wanted.contains_key(name) || names.contains(&**name) || published.get(kind, name).is_none());
         }
         let is_news = |entry: &&Arc<Entry>| self.sent.get(&entry.name) != Some(&entry.version);
         if self.wildcard {
@@ -232,7 +232,7 @@ impl Subscription {
             difference.changed = wanted.values().filter(is_news).cloned().collect();
         }
         if part == Part::All {
-            let gone = self.sent.keys().filter(|name| published.find(kind, name).is_none());
+            let gone = self.sent.keys().filter(|name| published.get(kind, name).is_none());
             difference.removed.extend(gone.map(ToString::to_string));
         }
         difference

@@ -47,10 +47,10 @@ pub struct Folder {
 
 impl Folder {
     /// Reads the folder once. Starting without one would tell every node that nothing exists.
-    pub fn open(path: &Path, telemetry: Arc<Telemetry>) -> Result<(Self, Sources), FolderError> {
+    pub fn open(path: &Path, state: &Path, telemetry: Arc<Telemetry>) -> Result<(Self, Sources), FolderError> {
         let failed = |source| FolderError::Read { path: path.to_path_buf(), source };
         let path = path.canonicalize().map_err(failed)?;
-        let mut scanner = Scanner::new(path, Limits::default());
+        let mut scanner = Scanner::new(path, state, Limits::default());
         let sources = scanner.scan().map_err(failed)?.unwrap_or_default();
         Ok((Self { scanner, telemetry }, sources))
     }

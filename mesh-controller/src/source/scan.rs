@@ -1,6 +1,6 @@
 //! One look at a folder: every file that changed is read again, the rest is known.
 //!
-//! A file that cannot be read or parsed keeps the documents that it had; an absent file has none. Hidden files are
+//! A file that cannot be read or parsed keeps the documents that it had, over a restart too; an absent file has none. Hidden files are
 //! passed over but for `.status/Pod` and `.status/Node`, whose `status` is laid over the objects, as a kubelet
 //! would write it.
 
@@ -14,6 +14,9 @@ use std::{
 
 use mesh_config::document::{DocumentError, Format, Limits, documents};
 use serde_json::Value;
+use tracing::warn;
+
+use crate::disk::{self, Secrecy};
 
 /// Folders within folders; deeper ones are an error.
 const MAX_DEPTH: usize = 32;
@@ -53,6 +56,7 @@ pub struct Scanner {
     limits: Limits,
     files: BTreeMap<PathBuf, File>,
     overlays: BTreeMap<PathBuf, File>,
+    held: Held,
     /// What the last scan gave; None before the first.
     problems: Option<Vec<FileProblem>>,
 }
@@ -87,8 +91,9 @@ impl Fingerprint {
 }
 
 impl Scanner {
-    pub fn new(root: PathBuf, limits: Limits) -> Self {
-        Self { root, limits, files: BTreeMap::new(), overlays: BTreeMap::new(), problems: None }
+    /// `state` is the folder where documents behind broken files are kept.
+    pub fn new(root: PathBuf, state: &Path, limits: Limits) -> Self {
+        Self { root, limits, files: BTreeMap::new(), overlays: BTreeMap::new(), held: Held::load(state), problems: None }
     }
 
     pub fn root(&self) -> &Path {
@@ -107,8 +112,8 @@ impl Scanner {
                 overlays.folder(&folder, 0)?;
             }
         }
-        let files_changed = refresh(&mut self.files, walk.files, self.limits);
-        let overlays_changed = refresh(&mut self.overlays, overlays.files, self.limits);
+        let files_changed = refresh(&mut self.files, walk.files, self.limits, &mut self.held.documents);
+        let overlays_changed = refresh(&mut self.overlays, overlays.files, self.limits, &mut self.held.documents);
 
         let mut problems = walk.problems;
         problems.extend(overlays.problems);
@@ -120,6 +125,7 @@ impl Scanner {
             return Ok(None);
         }
         self.problems = Some(problems.clone());
+        self.held.save(self.files.iter().chain(&self.overlays));
 
         let statuses = self.statuses();
         let of_file = |(path, file): (&PathBuf, &File)| {
@@ -168,7 +174,12 @@ fn overlaid(document: &Arc<Value>, statuses: &HashMap<(String, String, String), 
 }
 
 /// Reads again what changed and forgets what is gone; true when there was any of that.
-fn refresh(known: &mut BTreeMap<PathBuf, File>, found: BTreeMap<PathBuf, Fingerprint>, limits: Limits) -> bool {
+fn refresh(
+    known: &mut BTreeMap<PathBuf, File>,
+    found: BTreeMap<PathBuf, Fingerprint>,
+    limits: Limits,
+    held: &mut BTreeMap<PathBuf, Vec<Arc<Value>>>,
+) -> bool {
     let before = known.len();
     known.retain(|path, _| found.contains_key(path));
     let mut changed = known.len() != before;
@@ -178,13 +189,49 @@ fn refresh(known: &mut BTreeMap<PathBuf, File>, found: BTreeMap<PathBuf, Fingerp
             continue;
         }
         changed = true;
-        file.seen = Some(fingerprint);
+        let first = file.seen.replace(fingerprint).is_none();
+        let from_before = held.remove(&path).filter(|_| first);
         match read(&path, fingerprint, limits) {
             Ok(documents) => (file.documents, file.error) = (documents.into_iter().map(Arc::new).collect(), None),
-            Err(error) => file.error = Some(error.to_string()),
+            Err(error) => {
+                file.error = Some(error.to_string());
+                file.documents.extend(from_before.into_iter().flatten());
+            }
         }
     }
     changed
+}
+
+/// The good documents of broken files, on disk for as long as they are needed.
+struct Held {
+    file: PathBuf,
+    documents: BTreeMap<PathBuf, Vec<Arc<Value>>>,
+    saved: bool,
+}
+
+impl Held {
+    fn load(state: &Path) -> Self {
+        let file = state.join("last-good-files.json");
+        let documents = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { saved: file.exists(), file, documents }
+    }
+
+    fn save<'a>(&mut self, files: impl Iterator<Item = (&'a PathBuf, &'a File)>) {
+        let broken = files.filter(|(_, file)| file.error.is_some() && !file.documents.is_empty());
+        let needed: BTreeMap<&PathBuf, &Vec<Arc<Value>>> = broken.map(|(path, file)| (path, &file.documents)).collect();
+        let result = match (needed.is_empty(), self.saved) {
+            (true, false) => return,
+            (true, true) => disk::remove(&self.file),
+            (false, _) => {
+                let text = serde_json::to_vec(&needed).expect("paths from a folder listing and values are JSON");
+                disk::replace(&self.file, &text, Secrecy::Secret)
+            }
+        };
+        match result {
+            Ok(()) => self.saved = !needed.is_empty(),
+            Err(error) => warn!(%error, file = %self.file.display(), "the documents of broken files are not saved"),
+        }
+    }
 }
 
 fn read(path: &Path, fingerprint: Fingerprint, limits: Limits) -> Result<Vec<Value>, FileError> {

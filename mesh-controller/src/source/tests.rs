@@ -21,6 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Place {
     folder: TempDir,
+    state: TempDir,
     scanner: Scanner,
     admission: Admission,
 }
@@ -29,8 +30,9 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits { file: 64 << 10, document: 8 << 10, depth: 32 };
-        let scanner = Scanner::new(folder.path().to_path_buf(), limits);
-        Self { folder, scanner, admission: Admission::default() }
+        let state = tempfile::tempdir().unwrap();
+        let scanner = Scanner::new(folder.path().to_path_buf(), state.path(), limits);
+        Self { folder, state, scanner, admission: Admission::default() }
     }
 
     fn write(&self, path: &str, text: &str) {
@@ -127,6 +129,25 @@ fn a_half_written_file_keeps_what_it_had() {
 }
 
 #[test]
+fn a_half_written_file_keeps_what_it_had_over_a_restart() {
+    let mut place = Place::new();
+    place.write("a.yaml", &pod("a"));
+    assert!(place.look());
+    place.write("a.yaml", "{apiVersion: v1, ki");
+    assert!(place.look());
+    for _ in 0..2 {
+        place.scanner = Scanner::new(place.folder.path().to_path_buf(), place.state.path(), Limits::default());
+        place.admission = Admission::default();
+        assert!(place.look());
+        assert_eq!(place.pods(), ["a"]);
+    }
+    place.write("a.yaml", &pod("b"));
+    assert!(place.look());
+    assert_eq!(place.pods(), ["b"]);
+    assert_eq!(fs::read_dir(place.state.path()).unwrap().count(), 0, "nothing is kept longer than it is needed");
+}
+
+#[test]
 fn files_beyond_the_bounds_are_refused_alone() {
     let mut place = Place::new();
     place.write("a.yaml", &pod("a"));
@@ -210,7 +231,7 @@ fn the_last_good_version_outlives_a_restart() {
     assert!(state.path().join(HELD_FILE).exists());
 
     let restart = |place: &mut Place| {
-        place.scanner = Scanner::new(place.folder.path().to_path_buf(), Limits::default());
+        place.scanner = Scanner::new(place.folder.path().to_path_buf(), state.path(), Limits::default());
         place.admission = Admission::load(state.path());
         assert!(place.look());
     };
@@ -251,9 +272,9 @@ fn documents_that_are_nothing_are_told() {
 
 #[tokio::test]
 async fn an_edit_wakes_the_watch() {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(directory.path().join("a.yaml"), pod("a")).unwrap();
-    let (folder, first) = Folder::open(directory.path(), Arc::new(Telemetry::new())).unwrap();
+    let (folder, first) = Folder::open(directory.path(), state.path(), Arc::new(Telemetry::new())).unwrap();
     assert_eq!(first.documents.len(), 1);
     let (sender, mut states) = mpsc::channel(4);
     let watch = tokio::spawn(folder.watch(sender));
@@ -281,6 +302,6 @@ async fn an_edit_wakes_the_watch() {
 
 #[test]
 fn there_is_no_start_without_a_folder() {
-    let opened = Folder::open(Path::new("/nowhere/at/all"), Arc::new(Telemetry::new()));
+    let opened = Folder::open(Path::new("/nowhere/at/all"), Path::new("/nowhere"), Arc::new(Telemetry::new()));
     assert!(matches!(opened, Err(FolderError::Read { .. })));
 }

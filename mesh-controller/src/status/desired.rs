@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use mesh_config::{
@@ -19,7 +20,7 @@ use crate::source::{Admission, FileProblem, Standing};
 /// Path below `.status/keelson` and content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    pub files: BTreeMap<PathBuf, String>,
+    pub files: BTreeMap<PathBuf, Arc<str>>,
 }
 
 #[derive(Serialize)]
@@ -64,7 +65,12 @@ pub fn desired(
     captured: &BTreeSet<WorkloadUid>,
     settings: &Settings,
 ) -> Desired {
-    let mut files = BTreeMap::new();
+    let mut files: BTreeMap<PathBuf, Arc<str>> = BTreeMap::new();
+    // Most pods have nothing to be told but this: rendered once, shared by all.
+    let [not_captured, is_captured] = [false, true].map(|captured| -> Arc<str> {
+        let status = Status { observed_hash: None, conditions: vec![capture(captured)], validation_messages: &[] };
+        yaml(&Document { status }).into()
+    });
     for (key, mut messages) in admission.messages() {
         messages.extend(translated.get(key).into_iter().flatten().cloned());
         let Some(standing) = admission.standing(key) else { continue };
@@ -72,17 +78,19 @@ pub fn desired(
         if messages.is_empty() && !is_pod && !key.kind.has_status() {
             continue;
         }
-        let mut conditions = Vec::new();
-        if !is_pod || !messages.is_empty() {
-            conditions.push(accepted(standing, &messages));
+        let file = path(key.kind.as_str(), &key.name.namespace, &key.name.name);
+        let captured = is_pod && captured.contains(&settings.pod_uid(&key.name.namespace, &key.name.name));
+        if is_pod && messages.is_empty() {
+            files.insert(file, if captured { is_captured.clone() } else { not_captured.clone() });
+            continue;
         }
+        let mut conditions = vec![accepted(standing, &messages)];
         if is_pod {
-            let uid = settings.pod_uid(&key.name.namespace, &key.name.name);
-            conditions.push(capture(captured.contains(&uid)));
+            conditions.push(capture(captured));
         }
         let observed_hash = key.kind.has_status().then(|| hash(standing.document));
         let text = yaml(&Document { status: Status { observed_hash, conditions, validation_messages: &messages } });
-        files.insert(path(key.kind.as_str(), &key.name.namespace, &key.name.name), text);
+        files.insert(file, text.into());
     }
     for ((kind, namespace, name), message) in admission.ignored() {
         if ![kind, namespace, name].iter().all(|part| is_file_name(part)) {
@@ -92,12 +100,12 @@ pub fn desired(
             vec![Condition { r#type: "Accepted", status: "False", reason: "UnsupportedKind", message: message.text.clone() }];
         let messages = std::slice::from_ref(message);
         let text = yaml(&Document { status: Status { observed_hash: None, conditions, validation_messages: messages } });
-        files.insert(path(kind, namespace, name), text);
+        files.insert(path(kind, namespace, name), text.into());
     }
     if !admission.problems().is_empty() {
         let text = |problem: &'_ FileProblem| problem.path.display().to_string();
         let errors = admission.problems().iter().map(|problem| FileErrorText { file: text(problem), error: &problem.text });
-        files.insert("errors.yaml".into(), yaml(&Errors { errors: errors.collect() }));
+        files.insert("errors.yaml".into(), yaml(&Errors { errors: errors.collect() }).into());
     }
     Desired { files }
 }

@@ -19,7 +19,7 @@ use crate::{
 /// The owner of `.status/keelson`.
 pub struct Writer {
     folder: PathBuf,
-    written: BTreeMap<PathBuf, String>,
+    written: BTreeMap<PathBuf, Arc<str>>,
     telemetry: Arc<Telemetry>,
     failed: bool,
 }
@@ -97,14 +97,14 @@ impl Writer {
     }
 }
 
-fn collect(base: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+fn collect(base: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Arc<str>>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         if path.is_dir() {
             collect(base, &path, found);
         } else if let Ok(own) = path.strip_prefix(base) {
-            found.insert(own.to_path_buf(), fs::read_to_string(&path).unwrap_or_default());
+            found.insert(own.to_path_buf(), fs::read_to_string(&path).unwrap_or_default().into());
         }
     }
 }

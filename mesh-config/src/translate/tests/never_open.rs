@@ -161,8 +161,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 /// The translated rules, read naively.
 fn translated_matches(rules: &[ModelRule], facts: &Facts) -> bool {
-    let of_clause =
-        |clause: &Clause| clause.matches.is_empty() || clause.matches.iter().any(|found| match_holds(found, facts));
+    let of_clause = |clause: &Clause| clause.matches.is_empty() || clause.matches.iter().any(|found| match_holds(found, facts));
     let of_rule = |rule: &ModelRule| rule.clauses.iter().all(of_clause);
     rules.iter().any(of_rule)
 }
