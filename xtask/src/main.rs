@@ -5,6 +5,7 @@ mod bench;
 mod codegen;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod lab;
 mod report;
@@ -31,6 +32,7 @@ enum Command {
     BuildEbpf(ebpf::Arguments),
     Codegen(codegen::Arguments),
     Demo(demo::Arguments),
+    Fuzz(fuzz::Arguments),
     Lab(lab::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, path::Path, process::Command};
 use anyhow::{Result, bail};
 
 use super::{edges, lints, privilege};
-use crate::{codegen, ebpf, kernels, report, tidy, tools, workspace};
+use crate::{codegen, ebpf, fuzz, kernels, report, tidy, tools, workspace};
 
 /// Run everything that CI runs: kernel object, lints, generated files, tests
 ///
@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Also load and try the kernel object on Debian's kernels 6.1 and 6.12 under emulation, and on this machine's
     #[arg(long)]
     kernels: bool,
+    /// Also fuzz every parser of foreign bytes for a minute; CI (CI=true) does
+    #[arg(long)]
+    fuzz: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
     #[arg(last = true, value_name = "NEXTEST ARGUMENTS")]
     nextest: Vec<OsString>,
@@ -28,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = workspace::root()?;
     report::step("privileges", privilege::check)?;
     report::step("tools", || {
-        [&tools::NEXTEST, &tools::DENY, &tools::TYPOS].into_iter().try_for_each(|tool| tools::find(tool).map(drop))
+        [&tools::NEXTEST, &tools::DENY, &tools::TYPOS, &tools::ENVOY].into_iter().try_for_each(|tool| tools::find(tool).map(drop))
     })?;
     report::step("kernel object", || ebpf::object(&root).map(drop))?;
     if !arguments.quick {
@@ -36,6 +39,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.kernels {
         report::step("kernel matrix", || kernels::check(&root))?;
+    }
+    if arguments.fuzz || ci() && !arguments.quick {
+        report::step("fuzzing", || fuzz::check(&root))?;
     }
     // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
     report::step("programs", || programs(&root))?;
@@ -61,12 +67,24 @@ fn programs(root: &Path) -> Result<()> {
 /// Ends with the runner's own summary: nothing is printed after it.
 fn tests(root: &Path, arguments: &[OsString]) -> Result<()> {
     report::headline("tests");
-    let ci = env::var("CI").is_ok_and(|value| value == "true" || value == "1");
     let mut nextest = Command::new(tools::find(&tools::NEXTEST)?);
-    nextest.current_dir(root).args(["nextest", "run", "--workspace", "--locked", "--profile", if ci { "ci" } else { "default" }]);
+    // For the tests of tests/interop.
+    nextest.env("KEELSON_ENVOY", tools::find(&tools::ENVOY)?);
+    nextest.current_dir(root).args([
+        "nextest",
+        "run",
+        "--workspace",
+        "--locked",
+        "--profile",
+        if ci() { "ci" } else { "default" },
+    ]);
     let status = nextest.args(arguments).status()?;
     if !status.success() {
         bail!(report::AlreadySaid);
     }
     Ok(())
+}
+
+fn ci() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
