@@ -108,6 +108,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         inbound,
         hbone: settings,
         limits: PodLimits { connections: config.pod_connections, tunnel_bytes: config.pod_tunnel_mib << 20 },
+        routings: Arc::default(),
         changes: tokio::sync::Mutex::default(),
         entries: Mutex::default(),
     });

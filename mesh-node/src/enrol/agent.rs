@@ -27,7 +27,7 @@ use super::{
     netns::{Netns, NetnsError},
     pod::{ConnectionCount, EndpointsInFlight, Lane, LocalPods, Pod, PodDial},
     record::{PodRecord, Records, Remembered},
-    routing::{DeliveryRouting, RoutingError},
+    routing::{DeliveryRouting, RoutingError, Routings},
 };
 use crate::{
     ebpf::{self, Bounds, Kernel, PodCapture},
@@ -90,6 +90,7 @@ pub struct Agent {
     pub inbound: Arc<Inbound>,
     pub hbone: hbone::Settings,
     pub limits: PodLimits,
+    pub routings: Arc<Routings>,
     /// One change at a time: enrolling costs milliseconds.
     pub changes: tokio::sync::Mutex<()>,
     pub entries: Mutex<BTreeMap<WorkloadUid, Entry>>,
@@ -218,7 +219,7 @@ impl Agent {
             let listeners = Listeners::open().map_err(EnrolError::Listen)?;
             Ok::<_, EnrolError>((listeners, interface_of(primary).ok_or(EnrolError::NoInterface { address: primary })?))
         })??;
-        let routing = DeliveryRouting::set_up(netns.clone()).await?;
+        let routing = self.routings.set_up(cookie, &netns).await?;
         let pod = Arc::new(self.pod(&record, netns, &listeners, routing, running).map_err(EnrolError::Listen)?);
         let remembered = Remembered { pod: record, netns_cookie: cookie };
         self.records.save(&remembered).map_err(EnrolError::Record)?;

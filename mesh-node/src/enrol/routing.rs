@@ -6,6 +6,7 @@
 //! set one, and then reaches itself.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     fs, io,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use rtnetlink::{
         rule::{RuleAction, RuleAttribute},
     },
 };
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::netns::{Netns, NetnsError};
@@ -62,17 +64,60 @@ pub enum RoutingError {
     },
 }
 
-/// Stands until it is dropped.
-pub struct DeliveryRouting {
+/// The routing of every namespace where deliveries arrive.
+///
+/// One a namespace, counted: open connections keep the routing of a pod that has left, and the pod may have joined again
+/// by the time that they end. Whoever ends last takes it away.
+#[derive(Default)]
+pub struct Routings(Mutex<HashMap<u64, Standing>>);
+
+/// What was changed in a namespace.
+struct Standing {
+    users: usize,
     netns: Arc<Netns>,
     handle: Handle,
-    runtime: tokio::runtime::Handle,
     before: Vec<(&'static str, String)>,
 }
 
-impl DeliveryRouting {
-    /// Adds sysctls, rules and routes; what is there already (a node that restarted) is left as it is.
-    pub async fn set_up(netns: Arc<Netns>) -> Result<Self, RoutingError> {
+/// A namespace's routing stands until the last of these is dropped.
+pub struct DeliveryRouting {
+    cookie: u64,
+    routings: Arc<Routings>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Routings {
+    /// Adds sysctls, rules and routes in the namespace with this cookie; what is there already (a node that restarted) is
+    /// left as it is.
+    pub async fn set_up(self: &Arc<Self>, cookie: u64, netns: &Arc<Netns>) -> Result<DeliveryRouting, RoutingError> {
+        let mut standing = self.0.lock().await;
+        match standing.entry(cookie) {
+            Entry::Occupied(mut one) => one.get_mut().users += 1,
+            Entry::Vacant(none) => drop(none.insert(Standing::add(netns.clone()).await?)),
+        }
+        Ok(DeliveryRouting { cookie, routings: self.clone(), runtime: tokio::runtime::Handle::current() })
+    }
+
+    async fn leave(&self, cookie: u64) {
+        // Held to the end: nobody may count on what is being removed.
+        let mut standing = self.0.lock().await;
+        let Entry::Occupied(mut one) = standing.entry(cookie) else { return };
+        one.get_mut().users -= 1;
+        if one.get().users == 0 {
+            one.remove().take_away().await;
+        }
+    }
+}
+
+impl Drop for DeliveryRouting {
+    fn drop(&mut self) {
+        let (routings, cookie) = (self.routings.clone(), self.cookie);
+        self.runtime.spawn(async move { routings.leave(cookie).await });
+    }
+}
+
+impl Standing {
+    async fn add(netns: Arc<Netns>) -> Result<Self, RoutingError> {
         let (before, connection) = netns.run(|| -> Result<_, RoutingError> {
             let before = SYSCTLS
                 .iter()
@@ -83,29 +128,29 @@ impl DeliveryRouting {
         let (connection, handle, _) = connection;
         tokio::spawn(connection);
         let before = SYSCTLS.iter().zip(before).filter_map(|((name, _), before)| Some((*name, before?))).collect();
-        let routing = Self { netns, handle, runtime: tokio::runtime::Handle::current(), before };
-        add_routes(&routing.handle).await?;
-        Ok(routing)
-    }
-}
-
-impl Drop for DeliveryRouting {
-    fn drop(&mut self) {
-        let (handle, netns, before) = (self.handle.clone(), self.netns.clone(), std::mem::take(&mut self.before));
-        self.runtime.spawn(async move {
-            // The pod may be gone already, and all of this with it.
-            if let Err(error) = remove_routes(&handle).await {
-                warn!(%error, "deliveries' routes stay behind in a pod that left");
+        let standing = Self { users: 1, netns, handle, before };
+        match add_routes(&standing.handle).await {
+            Ok(()) => Ok(standing),
+            Err(error) => {
+                standing.take_away().await;
+                Err(error)
             }
-            let restored = netns.run(|| {
-                for (name, value) in before {
-                    let _ = fs::write(sysctl_path(name), value);
-                }
-            });
-            if let Err(error) = restored {
-                warn!(%error, "sysctls stay behind in a pod that left");
+        }
+    }
+
+    async fn take_away(self) {
+        // The pod may be gone already, and all of this with it.
+        if let Err(error) = remove_routes(&self.handle).await {
+            warn!(%error, "deliveries' routes stay behind in a pod that left");
+        }
+        let restored = self.netns.run(|| {
+            for (name, value) in self.before {
+                let _ = fs::write(sysctl_path(name), value);
             }
         });
+        if let Err(error) = restored {
+            warn!(%error, "sysctls stay behind in a pod that left");
+        }
     }
 }
 

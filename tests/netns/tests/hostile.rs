@@ -298,7 +298,8 @@ fn link_local_addresses_lead_around_nothing(mesh: &Mesh) {
         String::from_utf8(output.unwrap().stdout).unwrap()
     });
     let found: Value = serde_json::from_str(&text.unwrap()).unwrap();
-    let own: Ipv6Addr = found[0]["addr_info"][0]["local"].as_str().unwrap().parse().unwrap();
+    let mut entries = found.as_array().unwrap().iter().flat_map(|link| link["addr_info"].as_array().into_iter().flatten());
+    let own: Ipv6Addr = entries.find_map(|entry| entry["local"].as_str()).unwrap_or_else(|| panic!("{found}")).parse().unwrap();
     let output = mesh.exec_on_node("node-1", &["ip", "-j", "route", "get", &mesh.v4(NEAR_OPEN).to_string()]).unwrap();
     let route: Value = serde_json::from_slice(&output.stdout).unwrap();
     let link = route[0]["dev"].as_str().unwrap().to_owned();

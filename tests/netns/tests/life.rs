@@ -218,6 +218,11 @@ fn open_connections_outlive_leaving_and_joining(mesh: &Mesh) {
     for held in [in_mesh, same_node, outside] {
         held.end_whole();
     }
+    // With the connections that it left with, a pod must not lose what it has joined with.
+    thread::sleep(Duration::from_millis(500));
+    for target in [far, ledger(mesh, NEAR)] {
+        assert_eq!((mesh.outcome(CLIENT, target), mesh.outcome(STRANGER, target)), ("ok".to_owned(), "ok".to_owned()));
+    }
     mesh.write("base.yaml", &base).unwrap();
 }
 
