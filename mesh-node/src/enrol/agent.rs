@@ -280,7 +280,7 @@ impl Agent {
         let charged = cost.clone();
         let spawner = hbone::Spawner::new(move |task| drop(tokio::spawn(Metered::new(charged.clone(), task))));
         let idle_timeout = Duration::from_secs(self.store.load().mesh().hbone_idle_timeout_s);
-        let settings = hbone::Settings { spawner, idle_timeout, ..self.hbone.clone() };
+        let settings = hbone::Settings { idle_timeout, spawner, ..self.hbone.clone() };
         let dial = PodDial { dialer: self.outbound.dialer.clone(), netns: netns.clone() };
         Lane { cost, tunnels: hbone::Pool::new(dial, settings, budget.clone()) }
     }

@@ -7,6 +7,7 @@
 //!
 //! Reading order: [`Mesh`], [`manifest`], [`Held`] (connections that stay open), [`wire`] (what was recorded), [`attacker`]
 //! (whoever speaks to a pod without being one).
+#![allow(clippy::needless_pass_by_value, reason = "a target is written as a literal or an address, whichever is at hand")]
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 

@@ -201,6 +201,7 @@ impl Mesh {
     }
 
     /// `meshctl` with these arguments, to its end.
+    #[allow(clippy::unused_self, reason = "it asks this mesh, which is the only one of the test")]
     pub fn meshctl(&self, arguments: &[&str]) -> Result<()> {
         let program = harness::Binaries::beside_current()?.folder.join("meshctl");
         let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
