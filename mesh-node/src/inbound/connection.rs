@@ -131,7 +131,10 @@ impl Inbound {
         }
         debug!(%peer, %target, waited = ?since.elapsed(), "delivering");
         match self.deliverer.deliver(pod, peer.ip(), target).await {
-            Ok(delivered) => Ok(Accepted { delivered, tracked: self.telemetry.open(flow) }),
+            Ok(delivered) => {
+                let tracked = if passes { self.telemetry.open_unjudged(flow) } else { self.telemetry.open(flow) };
+                Ok(Accepted { delivered, tracked })
+            }
             Err(failure) => Err((Box::new(flow), failure)),
         }
     }

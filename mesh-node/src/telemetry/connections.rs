@@ -36,6 +36,8 @@ pub struct Telemetry {
 struct Open {
     flow: Flow,
     since: Instant,
+    /// Whether policy let it in; what was let in without being asked is not closed by it either.
+    judged: bool,
     sent: AtomicU64,
     received: AtomicU64,
     revoked: AtomicBool,
@@ -49,11 +51,22 @@ impl Telemetry {
 
     /// Counts a connection as opened and lists it until the guard ends.
     pub fn open(self: &Arc<Self>, flow: Flow) -> Tracked {
+        self.list(flow, true)
+    }
+
+    /// The same for a connection that no policy has judged: it reached a pod that was on its way into the mesh or out of it,
+    /// and lives on like those that were open before.
+    pub fn open_unjudged(self: &Arc<Self>, flow: Flow) -> Tracked {
+        self.list(flow, false)
+    }
+
+    fn list(self: &Arc<Self>, flow: Flow, judged: bool) -> Tracked {
         let counters = self.metrics.open(&flow);
         let id = self.next_id.fetch_add(1, Relaxed);
         let open = Arc::new(Open {
             flow,
             since: Instant::now(),
+            judged,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             revoked: AtomicBool::new(false),
@@ -77,7 +90,7 @@ impl Telemetry {
 
     /// The open connections, for whoever judges them anew.
     pub fn revocable(&self) -> Vec<Revocable> {
-        self.all().into_iter().map(|(_, open)| Revocable(open)).collect()
+        self.all().into_iter().filter(|(_, open)| open.judged).map(|(_, open)| Revocable(open)).collect()
     }
 
     pub fn count(&self) -> usize {
