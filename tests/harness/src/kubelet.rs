@@ -246,11 +246,10 @@ impl<'a> Kubelet<'a> {
         let spec = self.objects.pods[name].clone();
         let families = self.objects.families(&spec)?;
         let node_name = spec.spec.node_name.clone().context("the pod has a node")?;
-        let ordinal = spec.address_slot()?.unwrap_or_else(|| {
-            let counter = self.ordinals.entry(node_name.clone()).or_default();
-            *counter += 1;
-            *counter - 1
-        });
+        let slot = spec.address_slot()?;
+        let counter = self.ordinals.entry(node_name.clone()).or_default();
+        let ordinal = *counter;
+        *counter += 1;
         let node = self.node_of(&spec).context("the pod has a node")?;
 
         let layout = &self.shared.layout;
@@ -261,7 +260,7 @@ impl<'a> Kubelet<'a> {
         };
         let group = node.cgroup.join("kubepods").join(format!("{}.{}", name.namespace, name.name));
         let status = PodStatus {
-            addresses: families.into_iter().map(|family| address::pod(family, node.index, ordinal)).collect(),
+            addresses: families.into_iter().map(|family| address::pod(family, node.index, slot.unwrap_or(ordinal))).collect(),
             uid: spec.metadata.uid.clone().unwrap_or_else(made_up_uid),
             place: Place {
                 netns: netns::path(&wiring.netns),

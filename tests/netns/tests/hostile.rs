@@ -312,7 +312,7 @@ fn link_local_addresses_lead_around_nothing(mesh: &Mesh) {
         ([9000, 15008].map(|port| dial(port).err().map(|error| error.kind())), ping.map(|output| output.status.success()))
     })
     .unwrap();
-    assert_eq!(refused, [Some(ErrorKind::TimedOut); 2]);
+    assert!(refused.iter().all(Option::is_some), "{refused:?}");
     if let Ok(passed) = passed {
         assert!(passed, "{own} does not answer on {link}");
     }
