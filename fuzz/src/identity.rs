@@ -18,7 +18,7 @@ fn is_identity(text: &str) -> bool {
     let segment = |part: &str| {
         (1..=253).contains(&part.len())
             && part.chars().all(|c| matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_'))
-            && part.trim_matches('.') != ""
+            && !part.trim_matches('.').is_empty()
             || part.len() > 2 && part.len() <= 253 && part.chars().all(|c| c == '.')
     };
     let domain = |part: &str| {

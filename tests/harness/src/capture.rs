@@ -45,7 +45,8 @@ impl Capture {
             filter => format!("({filter}) or (udp dst port {LAST_PORT})"),
         };
         // Unbuffered, as root, whole packets, with 16 MiB to lose none of a burst.
-        let mut words = vec!["tcpdump", "-i", "eth0", "-B", "16384", "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w", &target];
+        let mut words =
+            vec!["tcpdump", "-i", "eth0", "-B", "16384", "-U", "--immediate-mode", "-s", "0", "-Z", "root", "-w", &target];
         words.extend(Some(filter.as_str()).filter(|filter| !filter.is_empty()));
         let mut command = node.place.command(&words);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;

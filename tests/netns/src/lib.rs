@@ -8,7 +8,6 @@
 //! Reading order: [`Mesh`], [`manifest`], [`Held`] (connections that stay open), [`wire`] (what was recorded), [`attacker`]
 //! (whoever speaks to a pod without being one).
 #![allow(clippy::needless_pass_by_value, reason = "a target is written as a literal or an address, whichever is at hand")]
-
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
 pub mod attacker;
@@ -21,3 +20,6 @@ pub use crate::{
     held::Held,
     mesh::{Mesh, Options, PATIENCE},
 };
+
+/// One thing to look at in a mesh that stands, by its name.
+pub type Check = (&'static str, fn(&Mesh));

@@ -51,7 +51,7 @@ fn a_captured_pod_reaches_everything_as_itself() {
     // An unknown address is waited for; five seconds of that each time would show nothing more.
     let options = Options { node: vec!["--configuration-wait=1s".to_owned()], ..Options::default() };
     let mesh = Mesh::up_with(&options, &documents());
-    let checks: [(&str, fn(&Mesh)); 13] = [
+    let checks: [netns_tests::Check; 13] = [
         ("pod addresses", direct),
         ("IPv4 through IPv6 sockets", mapped),
         ("services", services),
@@ -165,8 +165,10 @@ fn owners_of_the_proxys_ports(mesh: &Mesh) {
 fn the_outside(mesh: &Mesh) {
     let _server = outside_server(mesh);
     for outside in [IpAddr::from(OUTSIDE_V4), IpAddr::from(OUTSIDE_V6)] {
-        wait_until("the server outside", PATIENCE, || Ok(mesh.outcome("outside/stranger", SocketAddr::new(outside, 9099)) == "ok"))
-            .unwrap();
+        wait_until("the server outside", PATIENCE, || {
+            Ok(mesh.outcome("outside/stranger", SocketAddr::new(outside, 9099)) == "ok")
+        })
+        .unwrap();
         let (peer, _) = whoami(mesh, CLIENT, (outside, 9099).into());
         assert_eq!(peer, own_address(mesh, CLIENT, outside));
     }

@@ -70,7 +70,7 @@ fn a_hostile_pod_gains_nothing() {
         mesh.settle_on("the policies", &targets);
         mesh.settle_on("the policies", &[(BOB, ledger(&mesh, far), "ok"), (BOB, ledger(&mesh, near), "ok")]);
     }
-    let checks: [(&str, fn(&Mesh)); 10] = [
+    let checks: [netns_tests::Check; 10] = [
         ("certificates", certificates_are_for_the_asking_nodes_pods),
         ("tunnels to foreign targets", tunnels_lead_to_their_own_pod_only),
         ("tunnels without the right certificate", nobody_tunnels_without_a_certificate_of_the_mesh),
@@ -107,7 +107,8 @@ fn certificates_are_for_the_asking_nodes_pods(mesh: &Mesh) {
     }
     // Its secret with another node's name, and other inventions.
     let token = fs::read_to_string(mesh.node("node-1").unwrap().runtime.join("token")).unwrap();
-    for forged in [&token.replace("node-1", "node-2"), &token.replace("node-1", "../tokens/node-2"), &token[1..], "x.node-1", ""] {
+    for forged in [&token.replace("node-1", "node-2"), &token.replace("node-1", "../tokens/node-2"), &token[1..], "x.node-1", ""]
+    {
         assert_eq!(certificate_with(mesh, forged, ATTACKER).unwrap_err(), "Unauthenticated", "{forged}");
     }
 }
@@ -198,7 +199,7 @@ fn nobody_tunnels_without_a_certificate_of_the_mesh(mesh: &Mesh) {
 fn garbage_at_the_tunnels_port_hurts_nobody(mesh: &Mesh) {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     let noise: Vec<u8> = (0..20_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let oversized = [&[22, 3, 1, 0xff, 0xff][..], &[0; 70_000]].concat();
+    let oversized = [&[22, 3, 1, 0xff, 0xff][..], &vec![0; 70_000]].concat();
     let before = mesh.taken(OPEN);
     for from in [ATTACKER, STRANGER] {
         for garbage in [&preface, &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), &b"WHOAMI\n".to_vec(), &noise, &oversized] {

@@ -45,7 +45,7 @@ fn documents() -> Vec<String> {
 #[test]
 fn programs_and_pods_come_and_go() {
     let mesh = Mesh::up(&documents());
-    let checks: [(&str, fn(&Mesh)); 6] = [
+    let checks: [netns_tests::Check; 6] = [
         ("a node's proxy killed", a_killed_node_fails_closed_and_comes_back),
         ("the controller away", nodes_go_on_without_the_controller),
         ("the controller slow", a_controller_that_does_not_answer_stops_nobody),
@@ -276,8 +276,20 @@ fn rounds(mesh: &Mesh, count: usize, clients: &[&str], joined: impl Fn(usize)) {
     let netns = status.place.netns.display().to_string();
     let addresses = status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let enrol = [
-        "enrol", "--socket", &socket, "--netns", &netns, "--namespace", "app", "--name", "churn", "--service-account", "churn", "--ip",
-        &addresses, "--running",
+        "enrol",
+        "--socket",
+        &socket,
+        "--netns",
+        &netns,
+        "--namespace",
+        "app",
+        "--name",
+        "churn",
+        "--service-account",
+        "churn",
+        "--ip",
+        &addresses,
+        "--running",
     ];
     let (v4, v6) = (status.v4().unwrap().to_string(), status.v6().unwrap().to_string());
     let over = AtomicBool::new(false);
@@ -335,7 +347,8 @@ fn certificates_rotate_under_load() {
     let target = mesh.v4(FAR);
     let serials = || -> BTreeSet<String> {
         let dump = mesh.admin("node-1", "/config_dump").unwrap();
-        let chains = dump["certificates"].as_array().unwrap().iter().map(|entry| entry["certChain"][0]["serialNumber"].to_string());
+        let chains =
+            dump["certificates"].as_array().unwrap().iter().map(|entry| entry["certChain"][0]["serialNumber"].to_string());
         chains.collect()
     };
     let mut seen = BTreeSet::new();

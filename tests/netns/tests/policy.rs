@@ -117,9 +117,24 @@ fn addresses(scene: &Scene) {
     let mesh = &scene.mesh;
     let own = [format!("{}/32", mesh.v4(TWIN)), format!("{}/128", mesh.v6(TWIN))];
     let near = [mesh.v4("app/near-twin").to_string(), mesh.v6("app/near-twin").to_string()];
-    scene.with("ALLOW", &json!([{ "from": [{ "source": { "ipBlocks": own } }] }]), &[TWIN], &[OTHER_TWIN, "app/near-twin", STRANGER]);
-    scene.with("DENY", &json!([{ "from": [{ "source": { "ipBlocks": own } }] }]), &[OTHER_TWIN, "app/near-twin", STRANGER], &[TWIN]);
-    scene.with("ALLOW", &json!([{ "from": [{ "source": { "ipBlocks": near } }] }]), &["app/near-twin"], &[TWIN, OTHER_TWIN, STRANGER]);
+    scene.with(
+        "ALLOW",
+        &json!([{ "from": [{ "source": { "ipBlocks": own } }] }]),
+        &[TWIN],
+        &[OTHER_TWIN, "app/near-twin", STRANGER],
+    );
+    scene.with(
+        "DENY",
+        &json!([{ "from": [{ "source": { "ipBlocks": own } }] }]),
+        &[OTHER_TWIN, "app/near-twin", STRANGER],
+        &[TWIN],
+    );
+    scene.with(
+        "ALLOW",
+        &json!([{ "from": [{ "source": { "ipBlocks": near } }] }]),
+        &["app/near-twin"],
+        &[TWIN, OTHER_TWIN, STRANGER],
+    );
     // A range and an exception; the stranger's plaintext is judged by its address as well.
     let rule = json!([{ "from": [{ "source": { "ipBlocks": ["10.65.0.0/16", "fd64:0:0:1::/64"], "notIpBlocks": own } }] }]);
     scene.with("ALLOW", &rule, &[OTHER_TWIN, ALICE, STRANGER], &[TWIN, "app/near-twin"]);
@@ -192,7 +207,12 @@ fn attributes_of_requests(scene: &Scene) {
     scene.with("DENY", &rule, &[BOB, BOB_NEAR, STRANGER], &[ALICE, ALICE_NEAR]);
     scene.with("ALLOW", &rule, &[], &[ALICE, ALICE_NEAR, BOB, STRANGER]);
     scene.with("DENY", &json!([{ "to": to }]), &[], &[ALICE, ALICE_NEAR, BOB, STRANGER]);
-    scene.with("DENY", &json!([{ "from": from, "when": [{ "key": "request.headers[x]", "values": ["y"] }] }]), &[BOB], &[ALICE, ALICE_NEAR]);
+    scene.with(
+        "DENY",
+        &json!([{ "from": from, "when": [{ "key": "request.headers[x]", "values": ["y"] }] }]),
+        &[BOB],
+        &[ALICE, ALICE_NEAR],
+    );
 }
 
 /// An object that is not understood changes nothing; its last good version stays, and its status says so.
