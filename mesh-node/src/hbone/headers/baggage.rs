@@ -48,7 +48,8 @@ impl Baggage {
         for entry in entries.take(MAX_ENTRIES) {
             let member = entry.split(';').next().unwrap_or_default();
             let Some((key, value)) = member.split_once('=') else { continue };
-            let Some(value) = decode(value.trim()) else { continue };
+            // An empty value says nothing, its kind of workload neither.
+            let Some(value) = decode(value.trim()).filter(|value| !value.is_empty()) else { continue };
             baggage.set(key.trim(), value);
         }
         baggage

@@ -132,6 +132,11 @@ fn a_request_carries_all_of_it() {
     assert!(!http.headers().contains_key(TRACEPARENT));
 }
 
+#[test]
+fn an_empty_value_of_baggage_says_nothing() {
+    assert_eq!(read_baggage(&["k8s.job.name=,service.name="]), Baggage::default());
+}
+
 fn read_baggage(lines: &[&str]) -> Baggage {
     let mut headers = HeaderMap::new();
     for line in lines {
