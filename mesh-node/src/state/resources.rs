@@ -1,11 +1,11 @@
 //! The resources as received, judged one by one, and the model that they amount to.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use mesh_policy::model::{Authorization, Mesh, Model, PolicyKey, ServiceKey, Snapshot, WorkloadUid};
+use mesh_policy::model::{Authorization, Mesh, Model, PolicyKey, Service, ServiceKey, Snapshot, Workload, WorkloadUid};
 use mesh_proto::{
     authorization,
-    convert::{AddressResource, ConvertError},
+    convert::{AddressResource, ConvertError, MESH_NAME},
     mesh, type_url, workload, xds,
 };
 use prost::Message;
@@ -34,7 +34,7 @@ struct Held {
     key: Key,
 }
 
-/// What a resource is in the model.
+/// What a resource is in the model; writes itself as its name on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
     Workload(WorkloadUid),
@@ -51,7 +51,13 @@ impl Resources {
         if any.type_url != type_url {
             return Err(reject(format!("its body is {}, not {type_url}", any.type_url)));
         }
-        let key = self.apply(type_url, &any.value).map_err(reject)?;
+        let piece = Piece::read(type_url, &any.value).map_err(reject)?;
+        let key = piece.key();
+        // Two names for one thing would take it from each other, and otherwise after a restart than before.
+        if key.to_string() != resource.name {
+            return Err(reject(format!("it is {:?}: a resource has the name of what it is", key.to_string())));
+        }
+        piece.put(&mut self.model);
         let of_type = self.held.entry(type_url.into()).or_default();
         let before = of_type.insert(resource.name.clone(), Held { resource, key: key.clone() });
         if let Some(before) = before.filter(|before| before.key != key) {
@@ -82,47 +88,74 @@ impl Resources {
         self.model.snapshot()
     }
 
-    fn apply(&mut self, type_url: &str, body: &[u8]) -> Result<Key, String> {
-        let decoding = |error: prost::DecodeError| format!("it cannot be decoded: {error}");
-        let refusing = |error: ConvertError| super::client::chain(&error);
-        match type_url {
-            type_url::ADDRESS => {
-                let address = workload::Address::decode(body).map_err(decoding)?;
-                match address.try_into().map_err(refusing)? {
-                    AddressResource::Workload(workload) => {
-                        let key = Key::Workload(workload.uid.clone());
-                        self.model.upsert_workload(*workload);
-                        Ok(key)
-                    }
-                    AddressResource::Service(service) => {
-                        let key = Key::Service(service.key());
-                        self.model.upsert_service(*service);
-                        Ok(key)
-                    }
-                }
-            }
-            type_url::AUTHORIZATION => {
-                let message = authorization::Authorization::decode(body).map_err(decoding)?;
-                let policy = Authorization::try_from(message).map_err(refusing)?;
-                let key = Key::Policy(policy.key.clone());
-                self.model.upsert_policy(policy);
-                Ok(key)
-            }
-            type_url::MESH => {
-                let message = mesh::Mesh::decode(body).map_err(decoding)?;
-                self.model.mesh = message.try_into().map_err(refusing)?;
-                Ok(Key::Mesh)
-            }
-            other => Err(format!("nothing is known of the type {other}")),
-        }
-    }
-
     fn forget(&mut self, key: &Key) {
         match key {
             Key::Workload(uid) => drop(self.model.workloads.remove(uid)),
             Key::Service(key) => drop(self.model.services.remove(key)),
             Key::Policy(key) => drop(self.model.policies.remove(key)),
             Key::Mesh => self.model.mesh = Mesh::default(),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(uid) => uid.fmt(f),
+            Self::Service(key) => key.fmt(f),
+            Self::Policy(key) => key.fmt(f),
+            Self::Mesh => f.write_str(MESH_NAME),
+        }
+    }
+}
+
+/// A resource as the model has it.
+enum Piece {
+    Workload(Box<Workload>),
+    Service(Box<Service>),
+    Policy(Authorization),
+    Mesh(Mesh),
+}
+
+impl Piece {
+    fn read(type_url: &str, body: &[u8]) -> Result<Self, String> {
+        let decoding = |error: prost::DecodeError| format!("it cannot be decoded: {error}");
+        let refusing = |error: ConvertError| super::client::chain(&error);
+        match type_url {
+            type_url::ADDRESS => {
+                let address = workload::Address::decode(body).map_err(decoding)?;
+                Ok(match address.try_into().map_err(refusing)? {
+                    AddressResource::Workload(workload) => Self::Workload(workload),
+                    AddressResource::Service(service) => Self::Service(service),
+                })
+            }
+            type_url::AUTHORIZATION => {
+                let message = authorization::Authorization::decode(body).map_err(decoding)?;
+                message.try_into().map(Self::Policy).map_err(refusing)
+            }
+            type_url::MESH => {
+                let message = mesh::Mesh::decode(body).map_err(decoding)?;
+                message.try_into().map(Self::Mesh).map_err(refusing)
+            }
+            other => Err(format!("nothing is known of the type {other}")),
+        }
+    }
+
+    fn key(&self) -> Key {
+        match self {
+            Self::Workload(workload) => Key::Workload(workload.uid.clone()),
+            Self::Service(service) => Key::Service(service.key()),
+            Self::Policy(policy) => Key::Policy(policy.key.clone()),
+            Self::Mesh(_) => Key::Mesh,
+        }
+    }
+
+    fn put(self, model: &mut Model) {
+        match self {
+            Self::Workload(workload) => model.upsert_workload(*workload),
+            Self::Service(service) => model.upsert_service(*service),
+            Self::Policy(policy) => model.upsert_policy(policy),
+            Self::Mesh(mesh) => model.mesh = mesh,
         }
     }
 }

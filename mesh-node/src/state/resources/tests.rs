@@ -61,6 +61,17 @@ fn bytes_that_are_no_message_and_types_that_nobody_knows_are_refused() {
 }
 
 #[test]
+fn a_resource_under_the_name_of_another_is_refused() {
+    let mut resources = Resources::default();
+    resources.upsert(type_url::ADDRESS, pod("page", [10, 0, 0, 1])).expect("valid");
+    let alias = xds::Resource { name: "alias".into(), ..pod("page", [10, 0, 0, 2]) };
+    assert!(resources.upsert(type_url::ADDRESS, alias).is_err());
+    resources.remove(type_url::ADDRESS, "alias");
+    let page = resources.snapshot().workload(&uid("page")).expect("still there").clone();
+    assert_eq!(page.addresses, ["10.0.0.1".parse::<std::net::IpAddr>().expect("ip")]);
+}
+
+#[test]
 fn a_removed_resource_is_gone_and_an_unknown_name_harmless() {
     let mut resources = Resources::default();
     resources.upsert(type_url::ADDRESS, pod("page", [10, 0, 0, 1])).expect("valid");
