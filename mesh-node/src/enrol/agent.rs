@@ -42,6 +42,8 @@ use crate::{
 
 /// Listeners outlive the capture by this: a connection whose SYN was steered to them is still accepted.
 const LINGER: Duration = Duration::from_secs(2);
+/// Plaintext that another node planned before it acknowledged HBONE has arrived by then.
+const UNDER_WAY: Duration = Duration::from_millis(500);
 /// How often the namespaces of captured pods are looked for.
 const PATROL: Duration = Duration::from_secs(1);
 
@@ -309,6 +311,7 @@ impl Agent {
         let reporter = self.reporter.clone();
         tokio::spawn(async move {
             reporter.advertised(&pod.uid).await;
+            tokio::time::sleep(UNDER_WAY).await;
             pod.plaintext_passes.store(false, Relaxed);
         });
     }
