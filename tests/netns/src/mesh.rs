@@ -224,6 +224,8 @@ impl Drop for Mesh {
         for log in status.controller.iter().map(|controller| &controller.log).chain(status.nodes.values().map(|node| &node.log)) {
             let text = without_colours(&fs::read_to_string(log).unwrap_or_default());
             let lines: Vec<&str> = text.lines().collect();
+            let failed: Vec<&str> = lines.iter().copied().filter(|line| line.contains("connection failed")).collect();
+            println!("--- the last failures in {}:\n{}", log.display(), failed[failed.len().saturating_sub(20)..].join("\n"));
             println!("--- the end of {}:\n{}", log.display(), lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }

@@ -159,18 +159,19 @@ fn unread_streams_leave_their_siblings_alone(mesh: &Mesh) {
         report["latency_us"]["p99"].as_u64().unwrap()
     };
     p99();
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..4 {
-        without.push(p99());
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let without = p99();
         let unread: Vec<Stalled> = (0..20).map(|_| Stalled::begin(mesh, &source)).collect();
         wait_for_stall(mesh);
-        with.push(p99());
+        let with = p99();
         drop(unread);
+        rounds.push((with as f64 / without as f64, without, with));
     }
-    let (least_without, least_with) = (*without.iter().min().unwrap(), *with.iter().min().unwrap());
-    let ratio = least_with as f64 / least_without as f64;
-    println!("p99 without {without:?} µs, beside 20 unread streams {with:?} µs: {ratio:.2}");
-    assert!(ratio <= 1.2, "{with:?} against {without:?}");
+    rounds.sort_by(|one, other| one.0.total_cmp(&other.0));
+    println!("p99 beside 20 unread streams, in times of that without, with both in µs: {rounds:.2?}");
+    // Two measurements next to each other; streams that hold each other up would do so in every round.
+    assert!(rounds[0].0 <= 1.2, "{rounds:?}");
 }
 
 /// Until nothing more flows into the streams that nobody reads.
