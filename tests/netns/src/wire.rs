@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn segments_are_put_together_once() {
         let segments =
-            [(8, true, vec![]), (12, false, b"o w".to_vec()), (8, false, b"hel".to_vec()), (8, false, b"hell".to_vec())];
+            [(8, true, vec![]), (12, false, b"o w".to_vec()), (8, false, b"he".to_vec()), (8, false, b"hell".to_vec())];
         assert_eq!(put_together(&segments), b"hello w");
     }
 
