@@ -143,7 +143,7 @@ impl Agent {
             entry.pod.clone()
         };
         if netns_exists(&pod) {
-            pod.plaintext_passes.store(true, Relaxed);
+            pod.leaving.store(true, Relaxed);
             if let Err(error) = self.reporter.release(uid).await {
                 warn!(%uid, error = %chain(&error), "HBONE may still be tried for a pod that leaves; it is refused then");
             }
@@ -273,6 +273,7 @@ impl Agent {
             connections: ConnectionCount::new(self.limits.connections),
             in_flight: EndpointsInFlight::default(),
             plaintext_passes: AtomicBool::new(running),
+            leaving: AtomicBool::new(false),
             routing,
         })
     }

@@ -42,9 +42,10 @@ pub struct Pod {
     pub budget: Arc<hbone::Budget>,
     pub connections: ConnectionCount,
     pub in_flight: EndpointsInFlight,
-    /// Plaintext is not judged: the pod ran before it was enrolled and not every node knows yet that it speaks HBONE, or
-    /// that was withdrawn because it leaves.
+    /// Plaintext is not judged: the pod ran before it was enrolled and not every node knows yet that it speaks HBONE.
     pub plaintext_passes: AtomicBool,
+    /// Nor is it any more: HBONE is being withdrawn.
+    pub leaving: AtomicBool,
     /// Routes deliveries inside the pod; undone with the last connection.
     pub routing: DeliveryRouting,
 }

@@ -123,7 +123,7 @@ impl Inbound {
             let detail = format!("port {} of {} is none of the application's", target.port(), pod.uid);
             return Err((Box::new(flow), Failure::new(Reason::BadTarget, detail)));
         }
-        let passes = source.is_none() && pod.plaintext_passes.load(Relaxed);
+        let passes = source.is_none() && (pod.plaintext_passes.load(Relaxed) || pod.leaving.load(Relaxed));
         let judged = if passes { Ok(None) } else { self.judge(pod, source, peer.ip(), target).await.map(Some) };
         match judged {
             Ok(workload) => flow.destination.workload = workload.or(flow.destination.workload),

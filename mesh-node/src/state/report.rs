@@ -11,7 +11,7 @@ use std::{
 
 use mesh_policy::model::WorkloadUid;
 use mesh_proto::node::{CaptureRequest, CaptureState, SyncRequest, node_service_client::NodeServiceClient};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
@@ -25,6 +25,9 @@ pub struct Reporter {
     channel: Channel,
     token: Box<dyn Fn() -> std::io::Result<String> + Send + Sync>,
     captured: Mutex<BTreeSet<WorkloadUid>>,
+    /// Held for reading by every report that may call a pod captured. A release waits for those under way: one that arrived
+    /// after it would have the mesh dial a pod that has left.
+    order: RwLock<()>,
     changed: Notify,
     connected: watch::Receiver<bool>,
 }
@@ -48,7 +51,7 @@ impl Reporter {
         token: Box<dyn Fn() -> std::io::Result<String> + Send + Sync>,
         connected: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        Arc::new(Self { node, channel, token, captured: Mutex::default(), changed: Notify::new(), connected })
+        Arc::new(Self { node, channel, token, captured: Mutex::default(), order: RwLock::default(), changed: Notify::new(), connected })
     }
 
     /// Reports, as soon as it can, that a pod's capture stands.
@@ -66,7 +69,13 @@ impl Reporter {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => return,
             }
-            match self.call(uid, CaptureState::Captured).await {
+            let order = self.order.read().await;
+            if !self.lock().contains(uid) {
+                return;
+            }
+            let called = self.call(uid, CaptureState::Captured).await;
+            drop(order);
+            match called {
                 Ok(()) => return,
                 Err(error) => warn!(%uid, error = %super::client::chain(&error), "HBONE is not known to all nodes yet"),
             }
@@ -78,6 +87,7 @@ impl Reporter {
     /// still dial the pod by HBONE; such a connection is refused, never sent in plaintext.
     pub async fn release(&self, uid: &WorkloadUid) -> Result<(), ReportError> {
         self.set(|captured| captured.remove(uid));
+        drop(self.order.write().await);
         if !*self.connected.borrow() {
             return Err(ReportError::Away);
         }
@@ -109,6 +119,7 @@ impl Reporter {
     }
 
     async fn sync(&self) -> Result<(), ReportError> {
+        let _order = self.order.read().await;
         let captured: Vec<String> = self.lock().iter().map(ToString::to_string).collect();
         let count = captured.len();
         let request = SyncRequest { node: self.node.clone(), captured_workload_uids: captured };
