@@ -27,7 +27,7 @@ use super::{
 use crate::identity::TlsIdentity;
 
 /// Tunnels that one stream may wait for, one after the other, while others take the places of each.
-const MAX_HANDSHAKES: usize = 64;
+const MAX_HANDSHAKES: usize = 4096;
 
 /// Tunnels that one stream may find closed under it before it fails.
 const MAX_STALE: usize = 3;
