@@ -51,7 +51,15 @@ impl Reporter {
         token: Box<dyn Fn() -> std::io::Result<String> + Send + Sync>,
         connected: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        Arc::new(Self { node, channel, token, captured: Mutex::default(), order: RwLock::default(), changed: Notify::new(), connected })
+        Arc::new(Self {
+            node,
+            channel,
+            token,
+            captured: Mutex::default(),
+            order: RwLock::default(),
+            changed: Notify::new(),
+            connected,
+        })
     }
 
     /// Reports, as soon as it can, that a pod's capture stands.
