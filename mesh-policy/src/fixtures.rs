@@ -34,6 +34,7 @@ pub(crate) fn pod(name: &str, addresses: &[&str]) -> Workload {
         health: Health::Healthy,
         locality: Locality::default(),
         capacity: 1,
+        labels: BTreeMap::new(),
         services: BTreeMap::new(),
     }
 }

@@ -76,6 +76,7 @@ fn workload(number: u32) -> Workload {
         health: Health::Healthy,
         locality: Locality::default(),
         capacity: 1,
+        labels: BTreeMap::new(),
         services: BTreeMap::from([(serves.key(), Vec::new())]),
     }
 }

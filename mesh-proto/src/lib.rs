@@ -38,6 +38,11 @@ pub mod mesh {
     pub use crate::generated::keelson::mesh::v1::*;
 }
 
+/// `keelson.config.v1`: routes and settings, and what is added to Istio's messages.
+pub mod config {
+    pub use crate::generated::keelson::config::v1::*;
+}
+
 /// `keelson.node.v1`: what a node reports to the controller.
 pub mod node {
     pub use crate::generated::keelson::node::v1::*;
@@ -52,5 +57,8 @@ pub mod enrol {
 pub mod type_url {
     pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
     pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+    pub const DOCUMENT: &str = "type.googleapis.com/keelson.config.v1.Document";
+    pub const LABELS: &str = "type.googleapis.com/keelson.config.v1.Labels";
     pub const MESH: &str = "type.googleapis.com/keelson.mesh.v1.Mesh";
+    pub const REQUEST_MATCH: &str = "type.googleapis.com/keelson.config.v1.RequestMatch";
 }

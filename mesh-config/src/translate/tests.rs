@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
-use mesh_policy::model::{Authorization, Clause, Match, Model, Rule, StringMatch, VirtualAddress, WorkloadUid};
+use mesh_policy::model::{Authorization, Clause, Match, Model, RequestMatch, Rule, StringMatch, VirtualAddress, WorkloadUid};
 
 use super::{Settings, Translation, translate};
 use crate::{
@@ -55,7 +55,8 @@ fn the_order_of_objects_makes_no_difference() {
 
 /// Short enough to be read, complete enough to notice any difference.
 fn print(translation: &Translation) -> String {
-    let Translation { model: Model { workloads, services, policies, mesh }, messages, root_namespace } = translation;
+    let Translation { model: Model { workloads, services, policies, routes, traffic, http: _, mesh }, messages, root_namespace } =
+        translation;
     let mut out = String::new();
     let line = &mut out;
     writeln!(line, "mesh {mesh:?} root={root_namespace}").unwrap();
@@ -93,6 +94,12 @@ fn print(translation: &Translation) -> String {
             let clauses: Vec<String> = clauses.iter().map(clause).collect();
             writeln!(line, "  rule {}", if clauses.is_empty() { "always".into() } else { clauses.join("\n   and ") }).unwrap();
         }
+    }
+    for routes in routes.values() {
+        writeln!(line, "\nroutes {}\n{}", routes.key, serde_json::to_string_pretty(routes).unwrap()).unwrap();
+    }
+    for rule in traffic.values() {
+        writeln!(line, "\ntraffic {}\n{}", rule.key, serde_json::to_string_pretty(rule).unwrap()).unwrap();
     }
     for (key, messages) in messages {
         writeln!(line, "\nto {key}").unwrap();
@@ -133,6 +140,7 @@ fn attributes(found: &Match) -> String {
         .into_iter()
         .filter(|(_, values)| !values.is_empty())
         .map(|(name, values)| format!("{name}={}", values.join("|")))
+        .chain((found.request != RequestMatch::default()).then(|| serde_json::to_string(&found.request).unwrap()))
         .collect();
     if fields.is_empty() { "never".into() } else { fields.join(" ") }
 }

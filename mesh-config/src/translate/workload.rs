@@ -260,6 +260,7 @@ impl Facts<'_> {
             workload_name,
             locality: Locality { region: next(), zone: next(), subzone: next() },
             capacity: spec.weight.max(1),
+            labels: BTreeMap::new(),
             ..self.blank(uid, name)
         }
     }
@@ -317,6 +318,7 @@ fn blank(uid: WorkloadUid, name: &Name, settings: &Settings, trust_domain: &Trus
         health: Health::Healthy,
         locality: Locality::default(),
         capacity: 1,
+        labels: BTreeMap::new(),
         services: BTreeMap::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! All translated resources as JSON, with the field names that ztunnel's dump has.
 
-use mesh_policy::model::{Authorization, Clause, Match, Mesh, Rule, Service, StringMatch, Workload};
+use mesh_policy::model::{Authorization, Clause, Match, Mesh, RequestMatch, Rule, Service, StringMatch, Workload};
 use serde_json::{Map, Value, json};
 
 use crate::distribute::Published;
@@ -106,6 +106,7 @@ fn attributes(found: &Match) -> Value {
         not_destination_ips,
         destination_ports,
         not_destination_ports,
+        request,
     } = found;
     let texts = |values: &[StringMatch]| values.iter().map(pattern).collect::<Vec<_>>();
     let accounts = |values: &[mesh_policy::model::ServiceAccountMatch]| {
@@ -127,7 +128,9 @@ fn attributes(found: &Match) -> Value {
         ("destinationPorts", numbers(destination_ports)),
         ("notDestinationPorts", numbers(not_destination_ports)),
     ];
-    Value::Object(fields.into_iter().filter(|(_, values)| !values.is_empty()).map(|(k, v)| (k.to_owned(), json!(v))).collect())
+    let of_request = (*request != RequestMatch::default()).then(|| ("request".to_owned(), json!(request)));
+    let fields = fields.into_iter().filter(|(_, values)| !values.is_empty()).map(|(k, v)| (k.to_owned(), json!(v)));
+    Value::Object(fields.chain(of_request).collect())
 }
 
 /// As users write it.

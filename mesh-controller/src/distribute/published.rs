@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use mesh_policy::model::{Model, TunnelProtocol, WorkloadUid};
 use mesh_proto::{
-    authorization,
+    authorization, config,
     convert::{MESH_NAME, service_aliases, workload_aliases},
     mesh, type_url, workload,
 };
@@ -21,16 +21,18 @@ use sha2::{Digest, Sha256};
 pub enum ResourceType {
     Mesh,
     Authorization,
+    Document,
     Address,
 }
 
 impl ResourceType {
-    pub const ALL: [Self; 3] = [Self::Mesh, Self::Authorization, Self::Address];
+    pub const ALL: [Self; 4] = [Self::Mesh, Self::Authorization, Self::Document, Self::Address];
 
     pub fn url(self) -> &'static str {
         match self {
             Self::Mesh => type_url::MESH,
             Self::Authorization => type_url::AUTHORIZATION,
+            Self::Document => type_url::DOCUMENT,
             Self::Address => type_url::ADDRESS,
         }
     }
@@ -44,6 +46,7 @@ impl ResourceType {
         match self {
             Self::Mesh => "Mesh",
             Self::Authorization => "Authorization",
+            Self::Document => "Document",
             Self::Address => "Address",
         }
     }
@@ -113,11 +116,18 @@ impl Published {
             });
             policies.insert(entry.name.clone(), entry);
         }
+        let documents = model.documents().map(|document| {
+            let entry =
+                Entry::new(ResourceType::Document, &document.key().to_string(), Vec::new(), &config::Document::from(&document));
+            (entry.name.clone(), entry)
+        });
+        let documents = documents.collect();
         let settings = Entry::new(ResourceType::Mesh, MESH_NAME, Vec::new(), &mesh::Mesh::from(&model.mesh));
         let mesh = Entries::from([(settings.name.clone(), settings)]);
         let entries = HashMap::from([
             (ResourceType::Mesh, mesh),
             (ResourceType::Authorization, policies),
+            (ResourceType::Document, documents),
             (ResourceType::Address, addresses),
         ]);
         if self.generation != 0 && entries == self.entries {
@@ -144,7 +154,7 @@ impl Published {
     pub fn find(&self, kind: ResourceType, name: &str) -> Option<&Arc<Entry>> {
         let by_address = || match kind {
             ResourceType::Address => self.get(kind, self.aliases().get(name)?),
-            ResourceType::Mesh | ResourceType::Authorization => None,
+            ResourceType::Mesh | ResourceType::Authorization | ResourceType::Document => None,
         };
         self.get(kind, name).or_else(by_address)
     }

@@ -38,6 +38,7 @@ pub enum Answer {
 pub struct Stream {
     mesh: Subscription,
     authorization: Subscription,
+    document: Subscription,
     address: Subscription,
     nonce: u64,
 }
@@ -154,6 +155,7 @@ impl Stream {
         match kind {
             ResourceType::Mesh => &mut self.mesh,
             ResourceType::Authorization => &mut self.authorization,
+            ResourceType::Document => &mut self.document,
             ResourceType::Address => &mut self.address,
         }
     }

@@ -37,6 +37,7 @@ fn workload(number: u8, revision: u8) -> Workload {
         health: Health::Healthy,
         locality: Locality::default(),
         capacity: 1,
+        labels: BTreeMap::new(),
         services: BTreeMap::new(),
     }
 }

@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use mesh_policy::model::{
-    Action, AppProtocol, Authorization, Clause, Health, Locality, Match, NetworkMode, Scope, Service, Snapshot, StringMatch,
-    TunnelProtocol, Workload,
+    Action, AppProtocol, Authorization, Clause, Health, Locality, Match, NetworkMode, RequestMatch, Scope, Service, Snapshot,
+    StringMatch, TunnelProtocol, Workload,
 };
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -150,6 +150,7 @@ fn attributes(attributes: &Match) -> Value {
         not_destination_ips,
         destination_ports,
         not_destination_ports,
+        request,
     } = attributes;
     let accounts = |list: &[mesh_policy::model::ServiceAccountMatch]| -> Vec<String> {
         list.iter().map(|account| format!("{}/{}", account.namespace, account.name)).collect()
@@ -171,6 +172,9 @@ fn attributes(attributes: &Match) -> Value {
     });
     if let Some(object) = value.as_object_mut() {
         object.retain(|_, list| list.as_array().is_some_and(|list| !list.is_empty()));
+        if *request != RequestMatch::default() {
+            object.insert("request".into(), json!(request));
+        }
     }
     value
 }

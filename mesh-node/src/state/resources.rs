@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use mesh_policy::model::{Authorization, Mesh, Model, PolicyKey, Service, ServiceKey, Snapshot, Workload, WorkloadUid};
+use mesh_policy::model::{
+    Authorization, Document, DocumentKey, Mesh, Model, PolicyKey, Service, ServiceKey, Snapshot, Workload, WorkloadUid,
+};
 use mesh_proto::{
-    authorization,
+    authorization, config,
     convert::{AddressResource, ConvertError, MESH_NAME},
     mesh, type_url, workload, xds,
 };
@@ -12,7 +14,7 @@ use prost::Message;
 
 /// The resource types that a node subscribes to, in the order in which they are asked for: what restricts a workload
 /// comes before the workload.
-pub const TYPES: [&str; 3] = [type_url::MESH, type_url::AUTHORIZATION, type_url::ADDRESS];
+pub const TYPES: [&str; 4] = [type_url::MESH, type_url::AUTHORIZATION, type_url::DOCUMENT, type_url::ADDRESS];
 
 /// A resource that was refused; what was held under its name before stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,7 @@ enum Key {
     Workload(WorkloadUid),
     Service(ServiceKey),
     Policy(PolicyKey),
+    Document(DocumentKey),
     Mesh,
 }
 
@@ -93,6 +96,7 @@ impl Resources {
             Key::Workload(uid) => drop(self.model.workloads.remove(uid)),
             Key::Service(key) => drop(self.model.services.remove(key)),
             Key::Policy(key) => drop(self.model.policies.remove(key)),
+            Key::Document(key) => self.model.remove_document(key),
             Key::Mesh => self.model.mesh = Mesh::default(),
         }
     }
@@ -104,6 +108,7 @@ impl fmt::Display for Key {
             Self::Workload(uid) => uid.fmt(f),
             Self::Service(key) => key.fmt(f),
             Self::Policy(key) => key.fmt(f),
+            Self::Document(key) => key.fmt(f),
             Self::Mesh => f.write_str(MESH_NAME),
         }
     }
@@ -114,6 +119,7 @@ enum Piece {
     Workload(Box<Workload>),
     Service(Box<Service>),
     Policy(Authorization),
+    Document(Document),
     Mesh(Mesh),
 }
 
@@ -133,6 +139,10 @@ impl Piece {
                 let message = authorization::Authorization::decode(body).map_err(decoding)?;
                 message.try_into().map(Self::Policy).map_err(refusing)
             }
+            type_url::DOCUMENT => {
+                let message = config::Document::decode(body).map_err(decoding)?;
+                message.try_into().map(Self::Document).map_err(refusing)
+            }
             type_url::MESH => {
                 let message = mesh::Mesh::decode(body).map_err(decoding)?;
                 message.try_into().map(Self::Mesh).map_err(refusing)
@@ -146,6 +156,7 @@ impl Piece {
             Self::Workload(workload) => Key::Workload(workload.uid.clone()),
             Self::Service(service) => Key::Service(service.key()),
             Self::Policy(policy) => Key::Policy(policy.key.clone()),
+            Self::Document(document) => Key::Document(document.key()),
             Self::Mesh(_) => Key::Mesh,
         }
     }
@@ -155,6 +166,7 @@ impl Piece {
             Self::Workload(workload) => model.upsert_workload(*workload),
             Self::Service(service) => model.upsert_service(*service),
             Self::Policy(policy) => model.upsert_policy(policy),
+            Self::Document(document) => model.upsert_document(document),
             Self::Mesh(mesh) => model.mesh = mesh,
         }
     }

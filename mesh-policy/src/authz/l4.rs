@@ -8,7 +8,9 @@ use std::{cell::OnceCell, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::Connection;
-use crate::model::{Authorization, Clause, Identity, IpMatch, Match, Rule, ServiceAccountMatch, StringMatch};
+use crate::model::{
+    Action, Authorization, Clause, Identity, IpMatch, Match, RequestMatch, Rule, ServiceAccountMatch, StringMatch,
+};
 
 /// A connection in the form that is compared: addresses canonical, the principal written out once if it is needed.
 pub(super) struct Facts<'a> {
@@ -34,18 +36,18 @@ impl<'a> Facts<'a> {
 
 /// Whether any rule of a policy matches, whatever its action.
 pub(super) fn matches(policy: &Authorization, facts: &Facts<'_>) -> bool {
-    policy.rules.iter().any(|rule| rule_matches(rule, facts))
+    policy.rules.iter().any(|rule| rule_matches(rule, policy.action, facts))
 }
 
-fn rule_matches(rule: &Rule, facts: &Facts<'_>) -> bool {
-    rule.clauses.iter().all(|clause| clause_matches(clause, facts))
+fn rule_matches(rule: &Rule, action: Action, facts: &Facts<'_>) -> bool {
+    rule.clauses.iter().all(|clause| clause_matches(clause, action, facts))
 }
 
-fn clause_matches(clause: &Clause, facts: &Facts<'_>) -> bool {
-    clause.matches.is_empty() || clause.matches.iter().any(|one| match_holds(one, facts))
+fn clause_matches(clause: &Clause, action: Action, facts: &Facts<'_>) -> bool {
+    clause.matches.is_empty() || clause.matches.iter().any(|one| match_holds(one, action, facts))
 }
 
-fn match_holds(one: &Match, facts: &Facts<'_>) -> bool {
+fn match_holds(one: &Match, action: Action, facts: &Facts<'_>) -> bool {
     let Match {
         namespaces,
         not_namespaces,
@@ -59,6 +61,7 @@ fn match_holds(one: &Match, facts: &Facts<'_>) -> bool {
         not_destination_ips,
         destination_ports,
         not_destination_ports,
+        request,
     } = one;
     if *one == Match::default() {
         return false;
@@ -69,6 +72,7 @@ fn match_holds(one: &Match, facts: &Facts<'_>) -> bool {
         && holds(namespaces, not_namespaces, |text| namespace_is(text, facts))
         && holds(service_accounts, not_service_accounts, |account| account_is(account, facts))
         && holds(principals, not_principals, |text| principal_is(text, facts))
+        && (action == Action::Deny || *request == RequestMatch::default())
 }
 
 /// One attribute: any of its values if it has some, and none of its `not_` values.

@@ -8,8 +8,8 @@ use super::{Connection, Outcome, decide};
 use crate::{
     fixtures::pod,
     model::{
-        Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch,
-        TrustDomain, Workload,
+        Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, RequestMatch, Rule, Scope,
+        ServiceAccountMatch, StringMatch, TrustDomain, Workload,
     },
 };
 
@@ -200,6 +200,7 @@ impl MatchText {
             not_destination_ips: ranges(&self.not_destination_ips),
             destination_ports: self.destination_ports.clone(),
             not_destination_ports: self.not_destination_ports.clone(),
+            request: RequestMatch::default(),
         }
     }
 }

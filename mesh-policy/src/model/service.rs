@@ -3,9 +3,11 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// `namespace/hostname`, such as `shop/reviews.shop.svc.cluster.local`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceKey {
     pub namespace: Arc<str>,
     pub hostname: Arc<str>,
@@ -71,6 +73,13 @@ pub enum AppProtocol {
     Grpc,
     Tcp,
     Tls,
+}
+
+impl AppProtocol {
+    /// Whether requests can be told apart.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http11 | Self::Http2 | Self::Grpc)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

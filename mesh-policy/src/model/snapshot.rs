@@ -12,7 +12,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Authorization, Mesh, NetworkMode, PolicyKey, Scope, Service, ServiceKey, Workload, WorkloadUid};
+use super::{
+    AppProtocol, Authorization, Document, DocumentKey, HttpSettings, Mesh, NetworkMode, PolicyKey, Routes, RoutesKey, Scope,
+    Service, ServiceKey, TrafficKey, TrafficRule, Workload, WorkloadUid,
+};
 use crate::balance::Pool;
 
 /// A workload behind a service.
@@ -89,6 +92,37 @@ impl Snapshot {
         workload.policies.iter().find(|key| !self.model.policies.contains_key(key))
     }
 
+    /// The routes of a service's port for a client's namespace: its own, else everybody's.
+    pub fn routes(&self, service: &ServiceKey, port: u16, client_namespace: &Arc<str>) -> Option<&Arc<Routes>> {
+        let key = |consumer| RoutesKey { service: service.clone(), port, consumer };
+        let of = |consumer| self.model.routes.get(&key(consumer));
+        of(Some(client_namespace.clone())).or_else(|| of(None))
+    }
+
+    /// The treatment of a service's endpoints for a client's namespace: its own, else everybody's.
+    pub fn traffic(&self, service: &ServiceKey, client_namespace: &Arc<str>) -> Option<&Arc<TrafficRule>> {
+        let key = |consumer| TrafficKey { service: service.clone(), consumer };
+        let of = |consumer| self.model.traffic.get(&key(consumer));
+        of(Some(client_namespace.clone())).or_else(|| of(None))
+    }
+
+    pub fn http(&self) -> &Arc<HttpSettings> {
+        &self.model.http
+    }
+
+    /// What a workload's port was declared to speak, by the services that it serves there: HTTP if any of them says so.
+    pub fn protocol_at(&self, workload: &Workload, target_port: u16) -> AppProtocol {
+        let declared = workload.services.iter().flat_map(|(key, mappings)| {
+            let service = self.service(key);
+            let here = mappings.iter().filter(move |mapping| mapping.target_port == target_port);
+            here.filter_map(move |mapping| Some(service?.port(mapping.service_port)?.protocol))
+        });
+        declared.fold(AppProtocol::Unknown, |known, next| {
+            let keeps = known.is_http() || (known != AppProtocol::Unknown && !next.is_http());
+            if keeps { known } else { next }
+        })
+    }
+
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.model.workloads.values()
     }
@@ -108,6 +142,9 @@ pub struct Model {
     pub workloads: BTreeMap<WorkloadUid, Arc<Workload>>,
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
     pub policies: BTreeMap<PolicyKey, Arc<Authorization>>,
+    pub routes: BTreeMap<RoutesKey, Arc<Routes>>,
+    pub traffic: BTreeMap<TrafficKey, Arc<TrafficRule>>,
+    pub http: Arc<HttpSettings>,
     pub mesh: Mesh,
 }
 
@@ -122,6 +159,29 @@ impl Model {
 
     pub fn upsert_policy(&mut self, policy: Authorization) {
         self.policies.insert(policy.key.clone(), Arc::new(policy));
+    }
+
+    pub fn upsert_document(&mut self, document: Document) {
+        match document {
+            Document::Routes(routes) => drop(self.routes.insert(routes.key.clone(), Arc::from(routes))),
+            Document::Traffic(rule) => drop(self.traffic.insert(rule.key.clone(), Arc::from(rule))),
+            Document::HttpSettings(settings) => self.http = Arc::from(settings),
+        }
+    }
+
+    pub fn remove_document(&mut self, key: &DocumentKey) {
+        match key {
+            DocumentKey::Routes(key) => drop(self.routes.remove(key)),
+            DocumentKey::Traffic(key) => drop(self.traffic.remove(key)),
+            DocumentKey::HttpSettings => self.http = Arc::default(),
+        }
+    }
+
+    /// The parts of the model that travel as [`Document`]s.
+    pub fn documents(&self) -> impl Iterator<Item = Document> + '_ {
+        let routes = self.routes.values().map(|routes| Document::Routes(Box::new((**routes).clone())));
+        let traffic = self.traffic.values().map(|rule| Document::Traffic(Box::new((**rule).clone())));
+        routes.chain(traffic).chain([Document::HttpSettings(Box::new((*self.http).clone()))])
     }
 
     /// Indexes the present state. Where two objects claim one address, the first by key keeps it, so that the same

@@ -44,6 +44,8 @@ pub struct Workload {
     pub locality: Locality,
     /// Relative share of load, at least 1.
     pub capacity: u32,
+    /// Those of the workload's labels that a route, subset or priority of the mesh speaks of.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// The services that this workload is an endpoint of, with the ports that it serves them on.
     pub services: BTreeMap<ServiceKey, Vec<PortMapping>>,
 }

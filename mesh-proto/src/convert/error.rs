@@ -30,6 +30,8 @@ pub enum Cause {
     Form { found: String, form: &'static str },
     #[error("not a trust domain: {found:?}")]
     TrustDomain { found: String },
+    #[error("cannot be decoded: {message}")]
+    Encoding { message: String },
     #[error("not supported by this version")]
     Unsupported,
 }

@@ -7,7 +7,9 @@
 //! To the wire nothing can fail.
 
 mod address;
+mod document;
 mod error;
+mod extension;
 mod mesh;
 mod network;
 mod policy;

@@ -7,6 +7,7 @@ use mesh_policy::model::{self, Action, Clause, IpMatch, Match, PolicyKey, Rule, 
 
 use super::{
     error::{At, Cause, ConvertError},
+    extension::{request, wire_request},
     network::{bytes_of, known, port, prefix},
 };
 use crate::authorization::{self as wire, string_match::MatchType};
@@ -109,9 +110,6 @@ fn attributes(attributes: wire::Match) -> Result<Match, FieldError> {
         not_destination_ports,
         extensions,
     } = attributes;
-    if !extensions.is_empty() {
-        return Err(("extensions".into(), Cause::Unsupported));
-    }
     Ok(Match {
         namespaces: each("namespaces", namespaces, string)?,
         not_namespaces: each("not_namespaces", not_namespaces, string)?,
@@ -125,6 +123,7 @@ fn attributes(attributes: wire::Match) -> Result<Match, FieldError> {
         not_destination_ips: each("not_destination_ips", not_destination_ips, ip)?,
         destination_ports: each("destination_ports", destination_ports, port)?,
         not_destination_ports: each("not_destination_ports", not_destination_ports, port)?,
+        request: request(&extensions).map_err(|cause| ("extensions".into(), cause))?,
     })
 }
 
@@ -142,6 +141,7 @@ fn wire_attributes(attributes: &Match) -> wire::Match {
         not_destination_ips,
         destination_ports,
         not_destination_ports,
+        request,
     } = attributes;
     let strings = |values: &[StringMatch]| values.iter().map(wire_string).collect();
     let accounts = |values: &[ServiceAccountMatch]| values.iter().map(wire_service_account).collect();
@@ -160,7 +160,7 @@ fn wire_attributes(attributes: &Match) -> wire::Match {
         not_destination_ips: ips(not_destination_ips),
         destination_ports: ports(destination_ports),
         not_destination_ports: ports(not_destination_ports),
-        extensions: Vec::new(),
+        extensions: wire_request(request),
     }
 }
 

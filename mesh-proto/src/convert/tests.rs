@@ -68,6 +68,7 @@ fn workload() -> impl Strategy<Value = Workload> {
             health,
             locality: Locality { region: names[11].clone(), zone: "".into(), subzone: names[0].clone() },
             capacity,
+            labels: [("version".into(), "v1".into())].into(),
             services,
         },
     )
@@ -143,6 +144,7 @@ fn attributes() -> impl Strategy<Value = Match> {
         not_destination_ips: a.3,
         destination_ports: a.4,
         not_destination_ports: a.5,
+        request: RequestMatch { methods: vec![StringMatch::Exact("GET".into())], ..RequestMatch::default() },
     })
 }
 

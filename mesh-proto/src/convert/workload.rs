@@ -6,6 +6,7 @@ use mesh_policy::model::{self, Health, Locality, NetworkMode, PolicyKey, PortMap
 
 use super::{
     error::{At, Cause, ConvertError},
+    extension::{labels, wire_labels},
     network::{address, bytes_of, known, pair, port, port_in_use, trust_domain},
 };
 use crate::workload as wire;
@@ -40,8 +41,7 @@ impl TryFrom<wire::Workload> for model::Workload {
             cluster_id,
             locality,
             network_mode,
-            // Carry what other versions may add; nothing that decides who may speak to whom.
-            extensions: _,
+            extensions,
             capacity,
         } = workload;
         let at = At { kind: "Workload", name: &uid };
@@ -98,6 +98,7 @@ impl TryFrom<wire::Workload> for model::Workload {
             policies,
             locality: Locality { region: region.into(), zone: zone.into(), subzone: subzone.into() },
             capacity,
+            labels: labels(&extensions).map_err(|cause| at.refuse("extensions", cause))?,
             services,
         })
     }
@@ -126,6 +127,7 @@ impl From<&model::Workload> for wire::Workload {
             health,
             locality: Locality { region, zone, subzone },
             capacity,
+            labels,
             services,
         } = workload;
         let no_locality = region.is_empty() && zone.is_empty() && subzone.is_empty();
@@ -169,7 +171,7 @@ impl From<&model::Workload> for wire::Workload {
                 NetworkMode::Standard => wire::NetworkMode::Standard,
                 NetworkMode::HostNetwork => wire::NetworkMode::HostNetwork,
             } as i32,
-            extensions: Vec::new(),
+            extensions: wire_labels(labels),
             capacity: (*capacity != 1).then_some(*capacity),
         }
     }

@@ -34,6 +34,11 @@ pub mod istio {
     }
 }
 pub mod keelson {
+    pub mod config {
+        pub mod v1 {
+            include!("keelson.config.v1.rs");
+        }
+    }
     pub mod enrol {
         pub mod v1 {
             include!("keelson.enrol.v1.rs");

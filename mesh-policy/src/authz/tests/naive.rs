@@ -14,8 +14,8 @@ use super::{cart, policy_key, texts};
 use crate::{
     authz::{Connection, DenyReason, Outcome, Verdict, decide},
     model::{
-        Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch,
-        TrustDomain,
+        Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, RequestMatch, Rule, Scope,
+        ServiceAccountMatch, StringMatch, TrustDomain,
     },
 };
 
@@ -233,6 +233,7 @@ fn one_match() -> impl Strategy<Value = Match> {
             not_destination_ips: what.3,
             destination_ports: what.4,
             not_destination_ports: what.5,
+            request: RequestMatch::default(),
         })
 }
 
