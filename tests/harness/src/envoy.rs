@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     http,
     place::Place,
     status::{LabStatus, ProcessStatus},
-    wait::wait_until,
+    wait::wait_while_alive,
 };
 
 /// For a start on a busy machine.
@@ -59,10 +59,7 @@ impl Envoy {
         let command =
             [&text(program), "-c", &text(&file), "--concurrency", &concurrency, "--disable-hot-restart", "-l", "warning"];
         let mut child = place.start(&command, &log, None)?;
-        let ready = wait_until(&format!("Envoy {name} to be ready"), DEADLINE, || {
-            if let Some(exit) = child.try_wait()? {
-                bail!("it ended with {exit}:\n{}", fs::read_to_string(&log).unwrap_or_default());
-            }
+        let ready = wait_while_alive(&format!("Envoy {name} to be ready"), DEADLINE, (&mut child, &log), || {
             Ok(http::get_unix(&admin, "/ready", Duration::from_secs(1))?.status == 200)
         });
         let process = ProcessStatus::of(child.id()).context("Envoy has just ended");

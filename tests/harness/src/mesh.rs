@@ -19,7 +19,7 @@ use crate::{
     netns::in_netns,
     options::Binaries,
     status::{LabStatus, NodeStatus, ProcessStatus},
-    wait::wait_until,
+    wait::wait_while_alive,
 };
 
 /// Where the controller serves nodes.
@@ -52,10 +52,7 @@ impl Mesh {
         let controller = lab.controller.as_ref().context("the lab has no mesh")?;
         let child = controller.place.start(&controller_command(setting, &lab.folder)?, &controller.log, None)?;
         let process = self.controller.insert(child);
-        wait_until("the controller to serve", patience, || {
-            if let Some(exit) = process.try_wait()? {
-                bail!("mesh-controller ended with {exit}:\n{}", tail(&controller.log));
-            }
+        wait_while_alive("the controller to serve", patience, (&mut *process, &controller.log), || {
             let serves = || std::net::TcpStream::connect_timeout(&controller_address(Family::V4), Duration::from_secs(1)).is_ok();
             Ok(controller.ca_root.exists() && in_netns(&controller.place.netns, serves)?)
         })?;
@@ -77,10 +74,8 @@ impl Mesh {
         let child = node.place.start(&command, &node.log, None)?;
         self.nodes.insert(name.to_owned(), child);
         let process = self.nodes.get_mut(name).expect("it was inserted just now");
-        wait_until(&format!("the proxy of {name} to be ready"), patience, || {
-            if let Some(exit) = process.try_wait()? {
-                bail!("mesh-node ended with {exit}:\n{}", tail(&node.log));
-            }
+        let what = format!("the proxy of {name} to be ready");
+        wait_while_alive(&what, patience, (&mut *process, &node.log), || {
             let answer = in_netns(&node.place.netns, || http::get(NODE_READY.into(), "/healthz/ready", Duration::from_secs(1)))??;
             Ok(answer.status == 200 && node.runtime.join("enrol.sock").exists())
         })?;
@@ -163,13 +158,6 @@ fn write_token(setting: &Setting, name: &str, node: &NodeStatus) -> Result<PathB
     };
     write().with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
-}
-
-/// The end of a log, for an error that may outlive the file.
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn controller_address(family: Family) -> SocketAddr {
