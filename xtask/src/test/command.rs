@@ -4,7 +4,7 @@ use std::{env, ffi::OsString, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
-use super::{edges, lints, privilege};
+use super::{edges, interrupt, lints, privilege};
 use crate::{codegen, ebpf, fuzz, kernels, report, tidy, tools, workspace};
 
 /// Run everything that CI runs: kernel object, lints, generated files, tests
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Also load and try the kernel object on Debian's kernels 6.1 and 6.12 under emulation, and on this machine's
     #[arg(long)]
     kernels: bool,
-    /// Also fuzz every parser of foreign bytes for a minute
+    /// Also fuzz every parser of foreign bytes for a minute each, as CI does
     #[arg(long)]
     fuzz: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.kernels {
         report::step("kernel matrix", || kernels::check(&root))?;
     }
-    if arguments.fuzz {
+    if arguments.fuzz || (ci() && !arguments.quick) {
         report::step("fuzzing", || fuzz::check(&root))?;
     }
     // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
@@ -78,7 +78,7 @@ fn tests(root: &Path, arguments: &[OsString]) -> Result<()> {
         "--profile",
         if ci() { "ci" } else { "default" },
     ]);
-    let status = nextest.args(arguments).status()?;
+    let status = interrupt::run(nextest.args(arguments))?;
     if !status.success() {
         bail!(report::AlreadySaid);
     }

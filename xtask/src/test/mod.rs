@@ -2,6 +2,7 @@
 
 mod command;
 mod edges;
+mod interrupt;
 mod lints;
 mod privilege;
 
