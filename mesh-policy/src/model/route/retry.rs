@@ -16,6 +16,9 @@ pub struct RetryPolicy {
     pub on: RetryOn,
     /// The longest first wait; each wait is drawn below a bound that doubles up to ten times this (Envoy).
     pub backoff: Duration,
+    /// No wait is shorter (the Gateway API's `retry.backoff`).
+    #[serde(default)]
+    pub shortest_wait: Duration,
     /// Another endpoint than those tried before.
     pub avoid_previous: bool,
     /// Endpoints of other localities too.
@@ -30,6 +33,7 @@ impl Default for RetryPolicy {
             per_try_timeout: None,
             on: RetryOn::default(),
             backoff: Duration::from_millis(25),
+            shortest_wait: Duration::ZERO,
             avoid_previous: true,
             remote_localities: false,
         }
