@@ -6,7 +6,9 @@
 pub mod authz;
 pub mod balance;
 pub mod destination;
+pub mod http;
 pub mod model;
+pub mod routing;
 
 #[cfg(test)]
 mod fixtures;

@@ -93,7 +93,7 @@ pub struct Redirect {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum RedirectPort {
-    /// Said only where the request said one, and not beside a changed scheme (Envoy).
+    /// Said only where the request said one and the host stays; beside a changed scheme not that of the old one (Envoy).
     #[default]
     Unchanged,
     /// That of the scheme, which is not written.

@@ -17,13 +17,13 @@ pub struct HttpMatch {
     pub ignore_path_case: bool,
     pub method: Option<TextMatch>,
     pub scheme: Option<TextMatch>,
-    /// Of the Host header or `:authority`, in lower case, without port.
+    /// Of the Host header or `:authority`; case does not count, and a port only where the condition says one.
     pub authority: Option<TextMatch>,
     /// All must match. A header that is not there matches nothing.
     pub headers: Vec<HeaderMatch>,
-    /// None may match.
+    /// None may match; one that is not there counts as empty, as Istio has it.
     pub without_headers: Vec<HeaderMatch>,
-    /// All must match, each by the first parameter of its name.
+    /// All must match, each by the first parameter of its name, not decoded.
     pub query: Vec<QueryMatch>,
     /// The client is one of these; none: all.
     pub clients: Vec<ClientMatch>,
@@ -55,7 +55,7 @@ impl fmt::Display for PathMatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueryMatch {
-    /// Compared with case.
+    /// Compared with case, not decoded.
     pub name: Arc<str>,
     pub value: TextMatch,
 }

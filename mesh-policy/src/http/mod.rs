@@ -1,0 +1,13 @@
+//! HTTP requests as policy sees them: facts that were normalized once, where the request came in.
+//!
+//! Whoever serves a request makes its path with [`normalize_path`] and its host with [`authority`], refuses with 400 what
+//! they refuse, and from then on shows the same bytes to route, policy and upstream. Nothing here decodes twice.
+
+mod authority;
+mod path;
+mod request;
+
+pub use authority::{Authority, BadAuthority, authority};
+pub use path::{BadPath, MAX_PATH, normalize_path};
+pub use request::Request;
+pub(crate) use request::bytes_match;
