@@ -9,6 +9,7 @@ mod fuzz;
 mod kernels;
 mod lab;
 mod report;
+mod task;
 mod test;
 mod tidy;
 mod tools;
@@ -34,6 +35,7 @@ enum Command {
     Demo(demo::Arguments),
     Fuzz(fuzz::Arguments),
     Lab(lab::Arguments),
+    Task(task::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Task(arguments) => task::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
     };

@@ -38,6 +38,7 @@ mod pod;
 mod reaper;
 mod status;
 pub mod supervise;
+pub mod task;
 mod wait;
 
 pub use crate::{
