@@ -6,6 +6,7 @@
 
 mod core;
 mod entry;
+mod gateway;
 mod mesh;
 mod policy;
 mod problem;
@@ -138,6 +139,7 @@ pub fn admit(document: &Value) -> Verdict {
 fn check(key: &ObjectKey, object: &Object) -> Vec<Problem> {
     match object {
         Object::Namespace(_) | Object::ServiceAccount(_) => Vec::new(),
+        Object::VirtualService(_) | Object::DestinationRule(_) => Vec::new(),
         Object::Node(node) => core::node(node),
         Object::ConfigMap(map) => mesh::config_map(key, map),
         Object::Pod(pod) => core::pod(pod),
@@ -147,6 +149,13 @@ fn check(key: &ObjectKey, object: &Object) -> Vec<Problem> {
         Object::WorkloadEntry(entry) => entry::workload_entry("spec", &entry.spec),
         Object::AuthorizationPolicy(policy) => policy::authorization(&policy.spec),
         Object::PeerAuthentication(policy) => policy::peer_authentication(&policy.spec),
+        Object::Gateway(found) => gateway::gateway(&found.spec),
+        Object::GatewayClass(class) => gateway::gateway_class(&class.spec),
+        Object::HttpRoute(route) => gateway::http_route(&route.spec),
+        Object::GrpcRoute(route) => gateway::grpc_route(&route.spec),
+        Object::TcpRoute(route) => gateway::tcp_route(&route.spec),
+        Object::TlsRoute(route) => gateway::tls_route(&route.spec),
+        Object::ReferenceGrant(grant) => gateway::reference_grant(&grant.spec),
     }
 }
 
@@ -176,6 +185,15 @@ fn typed(kind: Kind, document: &Value) -> Result<(Object, Vec<String>), Problem>
         Kind::WorkloadEntry => read(document, Object::WorkloadEntry),
         Kind::AuthorizationPolicy => read(document, Object::AuthorizationPolicy),
         Kind::PeerAuthentication => read(document, Object::PeerAuthentication),
+        Kind::VirtualService => read(document, Object::VirtualService),
+        Kind::DestinationRule => read(document, Object::DestinationRule),
+        Kind::Gateway => read(document, Object::Gateway),
+        Kind::GatewayClass => read(document, Object::GatewayClass),
+        Kind::HttpRoute => read(document, Object::HttpRoute),
+        Kind::GrpcRoute => read(document, Object::GrpcRoute),
+        Kind::TcpRoute => read(document, Object::TcpRoute),
+        Kind::TlsRoute => read(document, Object::TlsRoute),
+        Kind::ReferenceGrant => read(document, Object::ReferenceGrant),
     }
 }
 

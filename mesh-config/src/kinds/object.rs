@@ -7,7 +7,8 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 
-use super::{AuthorizationPolicy, PeerAuthentication, ServiceEntry, WorkloadEntry};
+use super::gateway::{GATEWAY_GROUP, Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute};
+use super::{AuthorizationPolicy, DestinationRule, PeerAuthentication, ServiceEntry, VirtualService, WorkloadEntry};
 
 /// A kind that is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +24,16 @@ pub enum Kind {
     WorkloadEntry,
     AuthorizationPolicy,
     PeerAuthentication,
+    VirtualService,
+    DestinationRule,
+    /// Of the Gateway API.
+    Gateway,
+    GatewayClass,
+    HttpRoute,
+    GrpcRoute,
+    TcpRoute,
+    TlsRoute,
+    ReferenceGrant,
 }
 
 impl Kind {
@@ -39,21 +50,51 @@ impl Kind {
             Self::WorkloadEntry => "WorkloadEntry",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
+            Self::Gateway => "Gateway",
+            Self::GatewayClass => "GatewayClass",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
     }
 
     /// Whether the kind says who may speak to whom: then nothing of it may be passed over.
     pub fn is_policy(self) -> bool {
-        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
+        matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication | Self::ReferenceGrant)
     }
 
     /// Whether users expect a status, as they find it on the kinds of Istio.
     pub fn has_status(self) -> bool {
-        matches!(self, Self::ServiceEntry | Self::WorkloadEntry | Self::AuthorizationPolicy | Self::PeerAuthentication)
+        match self {
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::ConfigMap
+            | Self::Pod
+            | Self::Service
+            | Self::EndpointSlice => false,
+            Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::AuthorizationPolicy
+            | Self::PeerAuthentication
+            | Self::VirtualService
+            | Self::DestinationRule
+            | Self::Gateway
+            | Self::GatewayClass
+            | Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::TcpRoute
+            | Self::TlsRoute
+            | Self::ReferenceGrant => true,
+        }
     }
 }
 
@@ -88,6 +129,15 @@ pub fn recognise(api_version: &str, kind: &str) -> Recognised {
         ("networking.istio.io", "WorkloadEntry") => Kind::WorkloadEntry,
         ("security.istio.io", "AuthorizationPolicy") => Kind::AuthorizationPolicy,
         ("security.istio.io", "PeerAuthentication") => Kind::PeerAuthentication,
+        ("networking.istio.io", "VirtualService") => Kind::VirtualService,
+        ("networking.istio.io", "DestinationRule") => Kind::DestinationRule,
+        (GATEWAY_GROUP, "Gateway") => Kind::Gateway,
+        (GATEWAY_GROUP, "GatewayClass") => Kind::GatewayClass,
+        (GATEWAY_GROUP, "HTTPRoute") => Kind::HttpRoute,
+        (GATEWAY_GROUP, "GRPCRoute") => Kind::GrpcRoute,
+        (GATEWAY_GROUP, "TCPRoute") => Kind::TcpRoute,
+        (GATEWAY_GROUP, "TLSRoute") => Kind::TlsRoute,
+        (GATEWAY_GROUP, "ReferenceGrant") => Kind::ReferenceGrant,
         _ if group.ends_with(".istio.io") || group.starts_with("gateway.networking.") => return Recognised::Unsupported,
         _ => return Recognised::Foreign,
     };
@@ -143,6 +193,15 @@ pub enum Object {
     WorkloadEntry(Arc<WorkloadEntry>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     PeerAuthentication(Arc<PeerAuthentication>),
+    VirtualService(Arc<VirtualService>),
+    DestinationRule(Arc<DestinationRule>),
+    Gateway(Arc<Gateway>),
+    GatewayClass(Arc<GatewayClass>),
+    HttpRoute(Arc<HttpRoute>),
+    GrpcRoute(Arc<GrpcRoute>),
+    TcpRoute(Arc<TcpRoute>),
+    TlsRoute(Arc<TlsRoute>),
+    ReferenceGrant(Arc<ReferenceGrant>),
 }
 
 /// Every object at one moment, by kind and name.
@@ -159,6 +218,15 @@ pub struct Objects {
     pub workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
     pub authorization_policies: BTreeMap<Name, Arc<AuthorizationPolicy>>,
     pub peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
+    pub virtual_services: BTreeMap<Name, Arc<VirtualService>>,
+    pub destination_rules: BTreeMap<Name, Arc<DestinationRule>>,
+    pub gateways: BTreeMap<Name, Arc<Gateway>>,
+    pub gateway_classes: BTreeMap<Name, Arc<GatewayClass>>,
+    pub http_routes: BTreeMap<Name, Arc<HttpRoute>>,
+    pub grpc_routes: BTreeMap<Name, Arc<GrpcRoute>>,
+    pub tcp_routes: BTreeMap<Name, Arc<TcpRoute>>,
+    pub tls_routes: BTreeMap<Name, Arc<TlsRoute>>,
+    pub reference_grants: BTreeMap<Name, Arc<ReferenceGrant>>,
 }
 
 impl Objects {
@@ -175,6 +243,15 @@ impl Objects {
             Object::WorkloadEntry(object) => drop(self.workload_entries.insert(name, object)),
             Object::AuthorizationPolicy(object) => drop(self.authorization_policies.insert(name, object)),
             Object::PeerAuthentication(object) => drop(self.peer_authentications.insert(name, object)),
+            Object::VirtualService(object) => drop(self.virtual_services.insert(name, object)),
+            Object::DestinationRule(object) => drop(self.destination_rules.insert(name, object)),
+            Object::Gateway(object) => drop(self.gateways.insert(name, object)),
+            Object::GatewayClass(object) => drop(self.gateway_classes.insert(name, object)),
+            Object::HttpRoute(object) => drop(self.http_routes.insert(name, object)),
+            Object::GrpcRoute(object) => drop(self.grpc_routes.insert(name, object)),
+            Object::TcpRoute(object) => drop(self.tcp_routes.insert(name, object)),
+            Object::TlsRoute(object) => drop(self.tls_routes.insert(name, object)),
+            Object::ReferenceGrant(object) => drop(self.reference_grants.insert(name, object)),
         }
     }
 
@@ -192,6 +269,15 @@ impl Objects {
             Kind::WorkloadEntry => drop(self.workload_entries.remove(name)),
             Kind::AuthorizationPolicy => drop(self.authorization_policies.remove(name)),
             Kind::PeerAuthentication => drop(self.peer_authentications.remove(name)),
+            Kind::VirtualService => drop(self.virtual_services.remove(name)),
+            Kind::DestinationRule => drop(self.destination_rules.remove(name)),
+            Kind::Gateway => drop(self.gateways.remove(name)),
+            Kind::GatewayClass => drop(self.gateway_classes.remove(name)),
+            Kind::HttpRoute => drop(self.http_routes.remove(name)),
+            Kind::GrpcRoute => drop(self.grpc_routes.remove(name)),
+            Kind::TcpRoute => drop(self.tcp_routes.remove(name)),
+            Kind::TlsRoute => drop(self.tls_routes.remove(name)),
+            Kind::ReferenceGrant => drop(self.reference_grants.remove(name)),
         }
     }
 }

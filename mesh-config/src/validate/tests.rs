@@ -186,8 +186,8 @@ fn other_kinds_are_told_apart() {
         Verdict::Ignored(ignored) => ignored.message.map(|message| message.code),
         other => panic!("{other:?}"),
     };
-    assert_eq!(ignored("networking.istio.io/v1", "VirtualService"), Some(Code::UnsupportedKind));
-    assert_eq!(ignored("gateway.networking.k8s.io/v1", "HTTPRoute"), Some(Code::UnsupportedKind));
+    assert_eq!(ignored("networking.istio.io/v1alpha3", "EnvoyFilter"), Some(Code::UnsupportedKind));
+    assert_eq!(ignored("gateway.networking.k8s.io/v1", "UDPRoute"), Some(Code::UnsupportedKind));
     assert_eq!(ignored("apps/v1", "Deployment"), None);
     assert_eq!(ignored("example.com/v1", "Service"), None);
 }
