@@ -6,6 +6,7 @@
 mod authorization;
 mod balancing;
 mod endpoint;
+pub(crate) mod gateway;
 mod mesh;
 pub(crate) mod network;
 mod peer;
