@@ -14,8 +14,11 @@ use std::{
 use fastrand::Rng;
 
 use crate::{
-    balance::{InFlight, NoEndpoint, Picker},
-    model::{Identity, OutboundPolicy, RoutingMode, Service, Snapshot, TunnelProtocol, VirtualAddress, Workload, WorkloadUid},
+    balance::{InFlight, MAX_TRIES, NoEndpoint, Picker, Pool, Query, Retry, Standing, hash_address},
+    model::{
+        Balance, HashKey, Identity, OutboundPolicy, RoutingMode, Service, Snapshot, TrafficPolicy, TunnelProtocol,
+        VirtualAddress, Workload, WorkloadUid,
+    },
 };
 
 /// The port of a workload's own address that speaks HBONE.
@@ -45,10 +48,14 @@ pub enum Refusal {
     NoServicePort,
     /// No workload serves the service's port on the client's network.
     NoEndpoints,
+    /// Some do; none has the labels of the route's subset.
+    NoEndpointInSubset,
     /// Some do; none is healthy.
     NoHealthyEndpoint,
     /// Healthy ones do; none where the service wants it (`internalTrafficPolicy: Local`).
     NoEndpointInScope,
+    /// All that do are ejected for now (`outlierDetection`).
+    EndpointsEjected,
     /// Outside the mesh, and `outboundTrafficPolicy` is `REGISTRY_ONLY`.
     RegistryOnly,
 }
@@ -59,8 +66,10 @@ impl Refusal {
             Self::UnknownAddress => "UNKNOWN_ADDRESS",
             Self::NoServicePort => "NO_SERVICE_PORT",
             Self::NoEndpoints => "NO_ENDPOINTS",
+            Self::NoEndpointInSubset => "NO_ENDPOINT_IN_SUBSET",
             Self::NoHealthyEndpoint => "NO_HEALTHY_ENDPOINT",
             Self::NoEndpointInScope => "NO_ENDPOINT_IN_SCOPE",
+            Self::EndpointsEjected => "ENDPOINTS_EJECTED",
             Self::RegistryOnly => "REGISTRY_ONLY",
         }
     }
@@ -77,8 +86,10 @@ impl From<NoEndpoint> for Refusal {
         match lack {
             NoEndpoint::Port => Self::NoServicePort,
             NoEndpoint::None => Self::NoEndpoints,
+            NoEndpoint::Subset => Self::NoEndpointInSubset,
             NoEndpoint::Healthy => Self::NoHealthyEndpoint,
             NoEndpoint::InScope => Self::NoEndpointInScope,
+            NoEndpoint::Ejected => Self::EndpointsEjected,
         }
     }
 }
@@ -113,6 +124,14 @@ impl Hop {
 /// An address is, in this order: a service's own, a workload's, one within a ServiceEntry's range, a node's (which its
 /// pods share), inside the mesh and not loaded, or outside the mesh.
 pub fn plan(snapshot: &Snapshot, source: &Workload, original: SocketAddr) -> Plan {
+    plan_with(snapshot, source, original, &|_, _, _| Standing::default())
+}
+
+/// What the client knows of the endpoints of a pool's port under a policy.
+pub type StandingOf<'a> = dyn Fn(&Pool, u16, &TrafficPolicy) -> Standing + 'a;
+
+/// [`plan`] for a client that has seen endpoints fail.
+pub fn plan_with(snapshot: &Snapshot, source: &Workload, original: SocketAddr, standing: &StandingOf<'_>) -> Plan {
     let dialled = SocketAddr::new(original.ip().to_canonical(), original.port());
     let workload = snapshot.workload_at(dialled.ip()).filter(|workload| workload.network == source.network);
     match (snapshot.service_at(dialled.ip()), workload) {
@@ -121,32 +140,51 @@ pub fn plan(snapshot: &Snapshot, source: &Workload, original: SocketAddr) -> Pla
             Some(workload) => to_workload(workload, dialled, Some(service)),
             None => Plan::Passthrough { address: dialled, service: Some(service.clone()) },
         },
-        (Some(service), _) => to_service(snapshot, source, service, dialled),
+        (Some(service), _) => to_service(snapshot, source, service, dialled, standing),
         (None, Some(workload)) => to_workload(workload, dialled, None),
         (None, None) => to_unknown(snapshot, dialled),
     }
 }
 
-fn is_own_address(service: &Service, address: IpAddr) -> bool {
+/// Whether a service has an address itself, and not only a range around it.
+pub fn is_own_address(service: &Service, address: IpAddr) -> bool {
     service.addresses.iter().any(|own| own.range == VirtualAddress::host(address).range)
 }
 
-fn to_service(snapshot: &Snapshot, source: &Workload, service: &Arc<Service>, dialled: SocketAddr) -> Plan {
-    let pool = snapshot.pool(&service.key()).expect("every service has a pool");
-    match pool.picker(source, dialled.port()) {
-        Ok(picker) => Plan::Connect(Candidates {
-            endpoints: Endpoints::Balanced(picker),
-            service: Some(service.clone()),
-            dialled: dialled.ip(),
-        }),
+fn to_service(
+    snapshot: &Snapshot,
+    source: &Workload,
+    service: &Arc<Service>,
+    dialled: SocketAddr,
+    standing: &StandingOf<'_>,
+) -> Plan {
+    let key = service.key();
+    let pool = snapshot.pool(&key).expect("every service has a pool");
+    let plain = Query { dialled: Some(dialled.ip()), ..Query::plain(source, dialled.port()) };
+    let rule = snapshot.traffic(&key, &source.namespace);
+    let policy = rule.and_then(|rule| rule.policy(dialled.port(), None)).map_or(plain.policy, |policy| policy);
+    let query = Query { policy, hash: hash_of_connection(policy, source), ..plain };
+    match pool.candidates(&query, &standing(pool, dialled.port(), policy)) {
+        Ok(picker) => Plan::Connect(Candidates::new(service.clone(), picker.at_most(MAX_TRIES), Some(dialled.ip()))),
         Err(lack) => Plan::Refused { refusal: lack.into() },
+    }
+}
+
+/// A connection has one key, where it comes from; those of requests are not in sight.
+fn hash_of_connection(policy: &TrafficPolicy, source: &Workload) -> Option<u64> {
+    match &policy.balance {
+        Balance::Hash { key: HashKey::SourceAddress, .. } => source.addresses.first().copied().map(hash_address),
+        Balance::Hash { key: HashKey::Header(_) | HashKey::Cookie(_) | HashKey::Query(_), .. }
+        | Balance::LeastRequest
+        | Balance::RoundRobin
+        | Balance::Random
+        | Balance::Passthrough => None,
     }
 }
 
 /// A pod that was dialled itself is never balanced, and never too unhealthy.
 fn to_workload(workload: &Arc<Workload>, dialled: SocketAddr, service: Option<&Arc<Service>>) -> Plan {
-    let endpoints = Endpoints::Dialled(Some((workload.clone(), dialled.port())));
-    Plan::Connect(Candidates { endpoints, service: service.cloned(), dialled: dialled.ip() })
+    Plan::Connect(to_dialled_workload(workload, dialled, service))
 }
 
 fn to_unknown(snapshot: &Snapshot, dialled: SocketAddr) -> Plan {
@@ -165,7 +203,7 @@ fn to_unknown(snapshot: &Snapshot, dialled: SocketAddr) -> Plan {
 pub struct Candidates {
     endpoints: Endpoints,
     service: Option<Arc<Service>>,
-    dialled: IpAddr,
+    dialled: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -176,7 +214,13 @@ enum Endpoints {
 }
 
 impl Candidates {
-    /// The service whose address was dialled.
+    /// The endpoints of a service that a connection or request was bound or routed to; of their addresses that of the
+    /// family of `dialled`, if they have one.
+    pub fn new(service: Arc<Service>, picker: Picker, dialled: Option<IpAddr>) -> Self {
+        Self { endpoints: Endpoints::Balanced(picker), service: Some(service), dialled }
+    }
+
+    /// The service whose address was dialled, or that was routed to.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.service.as_ref()
     }
@@ -191,6 +235,25 @@ impl Candidates {
             Endpoints::Dialled(once) => once.take()?,
             Endpoints::Balanced(picker) => {
                 let member = picker.pick(in_flight, rng)?;
+                (member.workload.clone(), member.target_port)
+            }
+        };
+        Some(self.hop_to(workload, port, is_local))
+    }
+
+    /// The place for a further attempt of a request: one that was not tried, or if all were, one of them again. A
+    /// workload that was dialled itself is not handed out again: keep its hop.
+    pub fn retry_hop(
+        &mut self,
+        retry: Retry,
+        is_local: &dyn Fn(&WorkloadUid) -> bool,
+        in_flight: &dyn InFlight,
+        rng: &mut Rng,
+    ) -> Option<Hop> {
+        let (workload, port) = match &mut self.endpoints {
+            Endpoints::Dialled(once) => once.take()?,
+            Endpoints::Balanced(picker) => {
+                let member = picker.pick_again(retry, in_flight, rng)?;
                 (member.workload.clone(), member.target_port)
             }
         };
@@ -216,9 +279,10 @@ impl Candidates {
 
     /// The address dialled if it is the workload's own, else one of the same family, else any.
     fn address_of(&self, workload: &Workload) -> Option<IpAddr> {
+        let first = workload.addresses.first().copied();
         match self.endpoints {
-            Endpoints::Dialled(_) => Some(self.dialled),
-            Endpoints::Balanced(_) => workload.address_like(self.dialled),
+            Endpoints::Dialled(_) => self.dialled,
+            Endpoints::Balanced(_) => self.dialled.map_or(first, |dialled| workload.address_like(dialled)),
         }
     }
 
