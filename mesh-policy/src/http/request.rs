@@ -51,6 +51,15 @@ impl Request<'_> {
         all.len() > 1 && is(&all.join(&b','))
     }
 
+    /// Whether a header is there and each of its values is so, taken one by one. `host` is the authority in either form.
+    pub fn every_value(&self, name: &HeaderName, is: impl Fn(&[u8]) -> bool) -> bool {
+        if name == HOST {
+            return self.any_value(name, is);
+        }
+        let mut values = self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).peekable();
+        values.peek().is_some() && values.all(is)
+    }
+
     /// Whether the authority is so, compared without case, with or without its port. A text without port stands for any
     /// port; where the authority says none, it is that of the scheme.
     pub fn host_is(&self, text: &StringMatch) -> bool {

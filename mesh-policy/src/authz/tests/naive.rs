@@ -12,7 +12,7 @@ use proptest::{
 
 use super::{cart, policy_key, texts};
 use crate::{
-    authz::{Connection, DenyReason, Outcome, Verdict, decide},
+    authz::{Connection, DecidedBy, DenyReason, Outcome, Verdict, decide},
     model::{
         Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, RequestMatch, Rule, Scope,
         ServiceAccountMatch, StringMatch, TrustDomain,
@@ -57,22 +57,29 @@ fn naive(world: &World, caller: &Caller) -> Verdict {
 fn naive_outcome(policies: &[&Authorization], missing: Option<&PolicyKey>, caller: &Caller) -> Outcome {
     let matching = |action| {
         let of_action = policies.iter().filter(|policy| policy.action == action);
-        of_action.filter(|policy| naive_policy(policy, caller)).map(|policy| policy.key.clone()).collect::<Vec<_>>()
+        let by = |policy: &&Authorization| {
+            let rule = naive_policy(policy, caller)?;
+            Some(DecidedBy { policy: policy.key.clone(), rule: Some(rule) })
+        };
+        of_action.filter_map(by).collect::<Vec<_>>()
     };
     let (denies, allows) = (matching(Action::Deny), matching(Action::Allow));
     let allow_count = policies.iter().filter(|policy| policy.action == Action::Allow).count();
     match (denies.first(), missing, allow_count, allows.first()) {
         (Some(by), _, _, _) => Outcome::Deny { reason: DenyReason::PolicyDeny, by: Some(by.clone()) },
-        (None, Some(by), _, _) => Outcome::Deny { reason: DenyReason::PolicyNotLoaded, by: Some(by.clone()) },
+        (None, Some(policy), _, _) => {
+            let by = DecidedBy { policy: policy.clone(), rule: None };
+            Outcome::Deny { reason: DenyReason::PolicyNotLoaded, by: Some(by) }
+        }
         (None, None, 0, _) => Outcome::Allow { by: None },
         (None, None, _, Some(by)) => Outcome::Allow { by: Some(by.clone()) },
         (None, None, _, None) => Outcome::Deny { reason: DenyReason::NoAllowMatched, by: None },
     }
 }
 
-fn naive_policy(policy: &Authorization, caller: &Caller) -> bool {
-    let mut any_rule = false;
-    for rule in &policy.rules {
+fn naive_policy(policy: &Authorization, caller: &Caller) -> Option<usize> {
+    let mut matching = Vec::new();
+    for (index, rule) in policy.rules.iter().enumerate() {
         let mut failed_clauses = 0;
         for clause in &rule.clauses {
             let held = clause.matches.iter().filter(|one| naive_match(one, caller)).count();
@@ -80,9 +87,11 @@ fn naive_policy(policy: &Authorization, caller: &Caller) -> bool {
                 failed_clauses += 1;
             }
         }
-        any_rule |= failed_clauses == 0;
+        if failed_clauses == 0 {
+            matching.push(index);
+        }
     }
-    any_rule
+    matching.first().copied()
 }
 
 fn naive_match(one: &Match, caller: &Caller) -> bool {

@@ -1,4 +1,4 @@
-//! What one policy matches, on identities, addresses and ports.
+//! What one policy matches: on identities, addresses, ports, and on the request if there is one.
 //!
 //! The corner cases are ztunnel's `Authorization::matches`: a policy without rules never matches, a rule without
 //! clauses does, a clause without matches does, a match without attributes never does.
@@ -7,22 +7,26 @@ use std::{cell::OnceCell, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::Connection;
-use crate::model::{
-    Action, Authorization, Clause, Identity, IpMatch, Match, RequestMatch, Rule, ServiceAccountMatch, StringMatch,
+use super::{Connection, request};
+use crate::{
+    http::Request,
+    model::{Action, Authorization, Clause, Identity, IpMatch, Match, Rule, ServiceAccountMatch, StringMatch},
 };
 
-/// A connection in the form that is compared: addresses canonical, the principal written out once if it is needed.
+/// A connection and its request in the form that is compared: addresses canonical, the principal written out once if it
+/// is needed.
 pub(super) struct Facts<'a> {
     identity: Option<&'a Identity>,
     principal: OnceCell<String>,
-    source_ip: IpAddr,
+    pub(super) source_ip: IpAddr,
     destination_ip: IpAddr,
     destination_port: u16,
+    /// None: the traffic is not HTTP, or is judged before its first request.
+    pub(super) request: Option<&'a Request<'a>>,
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn of(connection: &Connection<'a>) -> Self {
+    pub(super) fn of(connection: &Connection<'a>, request: Option<&'a Request<'a>>) -> Self {
         let Connection { source_identity, source_ip, destination_ip, destination_port } = *connection;
         Self {
             identity: source_identity,
@@ -30,13 +34,14 @@ impl<'a> Facts<'a> {
             source_ip: source_ip.to_canonical(),
             destination_ip: destination_ip.to_canonical(),
             destination_port,
+            request,
         }
     }
 }
 
-/// Whether any rule of a policy matches, whatever its action.
-pub(super) fn matches(policy: &Authorization, facts: &Facts<'_>) -> bool {
-    policy.rules.iter().any(|rule| rule_matches(rule, policy.action, facts))
+/// The first rule of a policy that matches, whatever its action.
+pub(super) fn matching_rule(policy: &Authorization, facts: &Facts<'_>) -> Option<usize> {
+    policy.rules.iter().position(|rule| rule_matches(rule, policy.action, facts))
 }
 
 fn rule_matches(rule: &Rule, action: Action, facts: &Facts<'_>) -> bool {
@@ -61,7 +66,7 @@ fn match_holds(one: &Match, action: Action, facts: &Facts<'_>) -> bool {
         not_destination_ips,
         destination_ports,
         not_destination_ports,
-        request,
+        request: of_request,
     } = one;
     if *one == Match::default() {
         return false;
@@ -72,11 +77,11 @@ fn match_holds(one: &Match, action: Action, facts: &Facts<'_>) -> bool {
         && holds(namespaces, not_namespaces, |text| namespace_is(text, facts))
         && holds(service_accounts, not_service_accounts, |account| account_is(account, facts))
         && holds(principals, not_principals, |text| principal_is(text, facts))
-        && (action == Action::Deny || *request == RequestMatch::default())
+        && request::holds_for(of_request, action, facts)
 }
 
 /// One attribute: any of its values if it has some, and none of its `not_` values.
-fn holds<T>(values: &[T], not_values: &[T], is: impl Fn(&T) -> bool) -> bool {
+pub(super) fn holds<T>(values: &[T], not_values: &[T], is: impl Fn(&T) -> bool) -> bool {
     (values.is_empty() || values.iter().any(&is)) && !not_values.iter().any(&is)
 }
 
@@ -95,7 +100,7 @@ fn principal_is(text: &StringMatch, facts: &Facts<'_>) -> bool {
     facts.identity.is_some_and(|identity| text_is(text, facts.principal.get_or_init(|| identity.principal())))
 }
 
-fn text_is(text: &StringMatch, value: &str) -> bool {
+pub(super) fn text_is(text: &StringMatch, value: &str) -> bool {
     match text {
         StringMatch::Exact(exact) => **exact == *value,
         StringMatch::Prefix(prefix) => value.starts_with(&**prefix),
@@ -104,7 +109,7 @@ fn text_is(text: &StringMatch, value: &str) -> bool {
     }
 }
 
-fn contains(range: &IpMatch, address: IpAddr) -> bool {
+pub(super) fn contains(range: &IpMatch, address: IpAddr) -> bool {
     canonical(range.0).contains(&address)
 }
 
