@@ -31,6 +31,7 @@ use super::{
     error::HboneError,
     headers::ConnectRequest,
     keepalive::KeepAlive,
+    queue::Queue,
     settings::{FRAME, MAX_STREAM_WINDOW, PENDING_RESETS, SEND_BUFFER, SMALL_FRAME_OVERHEAD, STREAM_WINDOW, Settings},
     stream::{self, H2Stream, Role},
     window::{Budget, Windows},
@@ -145,6 +146,9 @@ impl Tunnel {
 
     /// Takes a place for one stream; `None` when all are taken or the tunnel takes no new ones.
     pub(super) fn reserve(&self) -> Option<Place> {
+        if self.shared.streams.load(Relaxed) >= self.shared.max_streams {
+            return None;
+        }
         let requests = self.shared.requests();
         // A peer that allows none at all is waited for, not dialled again and again.
         let limit = self.shared.max_streams.min(requests.as_ref()?.current_max_send_streams()).max(1);
@@ -152,7 +156,7 @@ impl Tunnel {
             return None;
         }
         self.shared.streams.fetch_add(1, Relaxed);
-        Some(Place { shared: Arc::clone(&self.shared) })
+        Some(Place { shared: Arc::clone(&self.shared), queue: None })
     }
 
     /// Takes no new streams from now on; closes when the last one has ended.
@@ -192,11 +196,6 @@ impl Tunnel {
     /// Streams that are open or being opened.
     pub fn streams(&self) -> usize {
         self.shared.streams.load(Relaxed)
-    }
-
-    /// Whether it was made with this very certificate.
-    pub(super) fn is_of(&self, tls: &Arc<TlsIdentity>) -> bool {
-        Arc::ptr_eq(&self.shared.tls, tls)
     }
 }
 
@@ -322,12 +321,18 @@ impl Shared {
     }
 }
 
-/// A place for one stream in a tunnel. Given back on drop.
+/// A place for one stream in a tunnel. Given back on drop, to whoever waits for one.
 pub(super) struct Place {
     shared: Arc<Shared>,
+    queue: Option<Arc<Queue>>,
 }
 
 impl Place {
+    pub(super) fn returning_to(mut self, queue: &Arc<Queue>) -> Self {
+        self.queue = Some(Arc::clone(queue));
+        self
+    }
+
     /// Sends the CONNECT and waits for the answer.
     pub(super) async fn open(self, request: &ConnectRequest) -> Result<H2Stream, HboneError> {
         let authority = || request.authority.to_string();
@@ -403,6 +408,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         *self.shared.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.shared.streams.fetch_sub(1, Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.serve();
+        }
     }
 }
 

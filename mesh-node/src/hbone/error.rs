@@ -36,6 +36,8 @@ pub enum HboneError {
     },
     #[error("{address} did not finish the handshake in {after:?}")]
     HandshakeTimeout { address: SocketAddr, after: Duration },
+    #[error("no tunnel to {address} had a place in {after:?}")]
+    NoPlace { address: SocketAddr, after: Duration },
     #[error("{address} does not offer HTTP/2")]
     NoHttp2 { address: SocketAddr },
     #[error("HTTP/2 with {address} failed")]
@@ -70,7 +72,7 @@ pub enum HboneError {
 impl HboneError {
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Dial { .. } => Reason::PeerUnreachable,
+            Self::Dial { .. } | Self::NoPlace { .. } => Reason::PeerUnreachable,
             Self::Tls { .. } | Self::RefusedByPeer { .. } | Self::HandshakeTimeout { .. } => Reason::TlsHandshake,
             Self::Peer { source, .. } => match source {
                 VerifyError::Mismatch { .. } => Reason::IdentityMismatch,

@@ -11,6 +11,7 @@ pub mod error;
 pub mod headers;
 mod keepalive;
 pub mod pool;
+mod queue;
 pub mod relay;
 pub mod server;
 pub mod settings;

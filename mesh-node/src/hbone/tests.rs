@@ -6,6 +6,7 @@ mod life;
 mod pooling;
 mod relaying;
 mod serving;
+mod waiting;
 
 use std::{
     collections::VecDeque,

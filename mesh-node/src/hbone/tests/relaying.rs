@@ -159,17 +159,29 @@ async fn a_tunnel_that_breaks_resets_its_connections() {
 async fn streams_that_nobody_reads_leave_their_sibling_alone() {
     let (_ca, pod, node) = both().await;
     let mut stalled = Vec::new();
+    let taken = Arc::new(AtomicUsize::new(0));
     for _ in 0..20 {
         let (client, _carried) = pod.dial(node.address).await;
         let server = node.app().await;
         // More than every buffer on the way takes; the server never reads.
         let (reader, mut writer) = client.into_split();
-        let writing = tokio::spawn(async move { writer.write_all(&vec![7; 64 << 20]).await });
+        let taken = taken.clone();
+        let writing = tokio::spawn(async move {
+            while let Ok(bytes) = writer.write(&[7; 1 << 16]).await {
+                taken.fetch_add(bytes, Relaxed);
+            }
+        });
         stalled.push((reader, server, writing));
     }
     let budget = Arc::clone(&node.handler.budget);
     let window = super::super::settings::STREAM_WINDOW as usize;
-    until("twenty full windows", || budget.used() >= 20 * window).await;
+    // The node learns what waits in a stream when it next looks at it, so that the writers know better when all is full.
+    let mut looks = VecDeque::from([0; 20]);
+    until("twenty full windows", || {
+        looks.push_back(taken.load(Relaxed));
+        taken.load(Relaxed) >= 20 * window && looks.pop_front() == looks.back().copied()
+    })
+    .await;
 
     let (mut client, _carried) = pod.dial(node.address).await;
     let mut server = node.app().await;
