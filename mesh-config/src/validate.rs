@@ -5,13 +5,17 @@
 //! reported and passed over.
 
 mod core;
+mod destination_rule;
 mod entry;
 mod gateway;
+mod host;
 mod mesh;
 mod policy;
 mod problem;
+mod span;
 #[cfg(test)]
 mod tests;
+mod virtual_service;
 
 use std::{fmt, sync::Arc};
 
@@ -139,7 +143,6 @@ pub fn admit(document: &Value) -> Verdict {
 fn check(key: &ObjectKey, object: &Object) -> Vec<Problem> {
     match object {
         Object::Namespace(_) | Object::ServiceAccount(_) => Vec::new(),
-        Object::VirtualService(_) | Object::DestinationRule(_) => Vec::new(),
         Object::Node(node) => core::node(node),
         Object::ConfigMap(map) => mesh::config_map(key, map),
         Object::Pod(pod) => core::pod(pod),
@@ -149,6 +152,8 @@ fn check(key: &ObjectKey, object: &Object) -> Vec<Problem> {
         Object::WorkloadEntry(entry) => entry::workload_entry("spec", &entry.spec),
         Object::AuthorizationPolicy(policy) => policy::authorization(&policy.spec),
         Object::PeerAuthentication(policy) => policy::peer_authentication(&policy.spec),
+        Object::VirtualService(routes) => virtual_service::virtual_service(&key.name.namespace, &routes.spec),
+        Object::DestinationRule(rule) => destination_rule::destination_rule(&key.name.namespace, &rule.spec),
         Object::Gateway(found) => gateway::gateway(&found.spec),
         Object::GatewayClass(class) => gateway::gateway_class(&class.spec),
         Object::HttpRoute(route) => gateway::http_route(&route.spec),

@@ -3,6 +3,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{
+    destination_rule::{ConnectionPoolSettings, H2UpgradePolicy, LocalityLbSetting, OutlierDetection, TcpKeepalive},
+    duration::Span,
+    virtual_service::HttpRetry,
+};
+
 /// The honoured part of MeshConfig (ConfigMap `istio`, key `mesh`; mesh/v1alpha1/config.proto).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -13,6 +19,40 @@ pub struct MeshConfig {
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
     /// A duration such as `300s` or `1h30m`.
     pub hbone_idle_timeout: Option<String>,
+    pub path_normalization: Option<ProxyPathNormalization>,
+    pub default_http_retry_policy: Option<HttpRetry>,
+    pub protocol_detection_timeout: Option<Span>,
+    pub locality_lb_setting: Option<LocalityLbSetting>,
+    pub default_traffic_policy: Option<DefaultTrafficPolicy>,
+    pub connect_timeout: Option<Span>,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub h2_upgrade_policy: H2UpgradePolicy,
+    pub default_virtual_service_export_to: Vec<String>,
+    pub default_destination_rule_export_to: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ProxyPathNormalization {
+    pub normalization: NormalizationType,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NormalizationType {
+    #[default]
+    Default,
+    None,
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultTrafficPolicy {
+    pub connection_pool: Option<ConnectionPoolSettings>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -37,9 +77,6 @@ pub fn known_but_not_honoured(field: &str) -> bool {
         "proxyListenPort",
         "proxyInboundListenPort",
         "proxyHttpPort",
-        "connectTimeout",
-        "protocolDetectionTimeout",
-        "tcpKeepalive",
         "ingressClass",
         "ingressService",
         "ingressControllerMode",
@@ -56,12 +93,8 @@ pub fn known_but_not_honoured(field: &str) -> bool {
         "enableAutoMtls",
         "caCertificates",
         "defaultServiceExportTo",
-        "defaultVirtualServiceExportTo",
-        "defaultDestinationRuleExportTo",
-        "localityLbSetting",
         "zoneAwareLbSetting",
         "dnsRefreshRate",
-        "h2UpgradePolicy",
         "inboundClusterStatName",
         "outboundClusterStatName",
         "certificates",
@@ -73,11 +106,8 @@ pub fn known_but_not_honoured(field: &str) -> bool {
         "extensionProviders",
         "defaultProviders",
         "discoverySelectors",
-        "pathNormalization",
-        "defaultHttpRetryPolicy",
         "meshMTLS",
         "tlsDefaults",
-        "defaultTrafficPolicy",
         "serviceEntryVisibility",
     ];
     KNOWN.contains(&field)

@@ -15,6 +15,9 @@ pub use istio::{
     MutualTls, Operation, PeerAuthentication, PeerAuthenticationSpec, Resolution, Resource, Rule, ServiceEntry,
     ServiceEntryLocation, ServiceEntrySpec, Source, TargetRef, To, WorkloadEntry, WorkloadEntrySpec, WorkloadSelector,
 };
-pub use mesh_config::{MeshConfig, OutboundMode, OutboundTrafficPolicy, known_but_not_honoured};
+pub use mesh_config::{
+    DefaultTrafficPolicy, MeshConfig, NormalizationType, OutboundMode, OutboundTrafficPolicy, ProxyPathNormalization,
+    known_but_not_honoured,
+};
 pub use object::{Kind, Name, Object, ObjectKey, Objects, Recognised, recognise};
 pub use virtual_service::{VirtualService, VirtualServiceSpec};

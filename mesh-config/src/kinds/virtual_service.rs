@@ -285,3 +285,58 @@ pub struct HttpMirrorPolicy {
 pub struct Percent {
     pub value: f64,
 }
+
+/// The number of a gRPC status by its name, such as `NOT_FOUND`.
+pub fn grpc_status(name: &str) -> Option<u8> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    NAMES.iter().position(|known| *known == name).and_then(|number| u8::try_from(number).ok())
+}
+
+/// `Host` and `:authority`, which are set by rewriting.
+pub fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
+}
+
+/// A header's value in Envoy's format, where `%COMMAND%` stands for something of the request and `%%` for a percent sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderFormat {
+    Literal(String),
+    Commands,
+}
+
+impl HeaderFormat {
+    /// None: a percent sign stands alone.
+    pub fn parse(value: &str) -> Option<Self> {
+        let (mut literal, mut rest, mut commands) = (String::new(), value, false);
+        while let Some(start) = rest.find('%') {
+            let inner = &rest[start + 1..];
+            let end = inner.find('%')?;
+            literal.push_str(&rest[..start]);
+            if end == 0 {
+                literal.push('%');
+            }
+            commands |= end > 0;
+            rest = &inner[end + 1..];
+        }
+        literal.push_str(rest);
+        Some(if commands { Self::Commands } else { Self::Literal(literal) })
+    }
+}

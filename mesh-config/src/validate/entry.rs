@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::problem::{Cause, Problem, is_address, is_block};
+use super::{
+    host::{HOST, is_host},
+    problem::{Cause, Problem, is_address, is_block},
+};
 use crate::kinds::{Resolution, ServiceEntrySpec, WorkloadEntrySpec};
 
-const HOST: &str = "a host name (letters, digits, '-', '.'; `*.` may come first)";
 const PORT: &str = "a port";
 
 pub(super) fn service_entry(spec: &ServiceEntrySpec) -> Vec<Problem> {
@@ -76,13 +78,4 @@ pub(super) fn workload_entry(at: &str, spec: &WorkloadEntrySpec) -> Vec<Problem>
         problems.push(Problem::new(format!("{at}.ports.{name}"), Cause::form(port.to_string(), PORT)));
     }
     problems
-}
-
-fn is_host(host: &str) -> bool {
-    let plain = host.strip_prefix("*.").unwrap_or(host);
-    let label = |label: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        !label.is_empty() && label.len() <= 63 && label.bytes().all(allowed)
-    };
-    plain.len() <= 253 && plain.split('.').all(label)
 }

@@ -5,12 +5,14 @@ use mesh_policy::model::TrustDomain;
 use serde_json::{Map, Value};
 
 use super::{
-    from_value,
+    destination_rule, from_value,
     problem::{Cause, Problem},
+    span::{duration, duration_or_off},
+    virtual_service::retries,
 };
 use crate::{
     document::{Format, Limits, documents},
-    kinds::{MeshConfig, ObjectKey, known_but_not_honoured},
+    kinds::{MeshConfig, ObjectKey, Span, known_but_not_honoured},
     status::{Code, Level, Message},
 };
 
@@ -68,7 +70,29 @@ fn check(config: &MeshConfig) -> Result<(), Problem> {
     if config.root_namespace.as_ref().is_some_and(String::is_empty) {
         return Err(Problem::new("rootNamespace", Cause::Empty));
     }
-    Ok(())
+    traffic(config).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// The parts that DestinationRule and VirtualService have too.
+fn traffic(config: &MeshConfig) -> Vec<Problem> {
+    let mut out = Vec::new();
+    if let Some(policy) = &config.default_http_retry_policy {
+        retries("defaultHttpRetryPolicy", policy, &mut out);
+    }
+    if let Some(setting) = &config.locality_lb_setting {
+        destination_rule::locality("localityLbSetting", setting, &mut out);
+    }
+    if let Some(policy) = &config.default_traffic_policy {
+        if let Some(pool) = &policy.connection_pool {
+            destination_rule::connection_pool("defaultTrafficPolicy.connectionPool", pool, &mut out);
+        }
+        if let Some(outlier) = &policy.outlier_detection {
+            destination_rule::outlier_detection("defaultTrafficPolicy.outlierDetection", outlier, &mut out);
+        }
+    }
+    duration("connectTimeout", config.connect_timeout, &mut out);
+    duration_or_off("protocolDetectionTimeout", config.protocol_detection_timeout, &mut out);
+    out
 }
 
 fn not_honoured(at: &str, field: &str) -> Message {
@@ -96,26 +120,5 @@ fn camel_case(fields: Map<String, Value>) -> Map<String, Value> {
 
 /// Whole seconds of a duration in Go's form (`1h30m`, `300s`, `1.5s` rounded down).
 pub fn parse_duration(text: &str) -> Option<u64> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        seconds += number
-            * match &unit[..end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &unit[end..];
-    }
-    // Ten years is more than any timeout means.
-    #[allow(clippy::cast_sign_loss, reason = "sums of parsed digits are not negative")]
-    (!text.is_empty() && seconds < 3.2e8).then_some(seconds as u64)
+    Span::parse(text).map(|Span(duration)| duration.as_secs())
 }

@@ -61,10 +61,8 @@ fn one(at: &str, filter: &Filter, place: &Place) -> Vec<Problem> {
         Place::Grpc => true,
     };
     let mut problems = Vec::new();
-    let of_http = matches!(
-        r#type,
-        FilterType::RequestRedirect | FilterType::UrlRewrite | FilterType::Cors | FilterType::ExternalAuth
-    );
+    let of_http =
+        matches!(r#type, FilterType::RequestRedirect | FilterType::UrlRewrite | FilterType::Cors | FilterType::ExternalAuth);
     if of_http && matches!(place, Place::Grpc) {
         problems.push(Problem::new(format!("{at}.type"), Cause::form(format!("{type:?}"), "a filter of GRPCRoute")));
     }

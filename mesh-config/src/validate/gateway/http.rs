@@ -47,9 +47,8 @@ fn http_rule(at: &str, rule: &HttpRouteRule) -> Vec<Problem> {
             problems.extend(value(&at, parameter));
         }
     }
-    let prefixes_only = matches.iter().all(|found| {
-        found.path.as_ref().is_none_or(|path| path.r#type == PathMatchType::PathPrefix)
-    });
+    let prefixes_only =
+        matches.iter().all(|found| found.path.as_ref().is_none_or(|path| path.r#type == PathMatchType::PathPrefix));
     problems.extend(filter::filters(&format!("{at}.filters"), filters, &Place::HttpRule { prefixes_only }));
     if !backend_refs.is_empty() && filters.iter().any(|filter| filter.r#type == FilterType::RequestRedirect) {
         problems.push(Problem::new(format!("{at}.backendRefs"), Cause::Exclusive { other: "the filter RequestRedirect" }));
