@@ -72,10 +72,14 @@ reasons! {
     NoServicePort = "NO_SERVICE_PORT", Client, Never, "CONNECT";
     /// The service has no endpoint.
     NoEndpoints = "NO_ENDPOINTS", Server, Later, "CONNECT";
+    /// The service has endpoints, none with the labels of the subset that the route names.
+    NoEndpointInSubset = "NO_ENDPOINT_IN_SUBSET", Server, Later, "CONNECT";
     /// The service has endpoints, none of them ready.
     NoHealthyEndpoint = "NO_HEALTHY_ENDPOINT", Server, Later, "CONNECT";
     /// The service has ready endpoints, but none where it wants them (internalTrafficPolicy: Local).
     NoEndpointInScope = "NO_ENDPOINT_IN_SCOPE", Server, Later, "CONNECT";
+    /// The service's ready endpoints have failed this client too often and are left out for a time (outlierDetection).
+    EndpointsEjected = "ENDPOINTS_EJECTED", Server, Later, "CONNECT";
     /// Nothing listens at the destination's address and port.
     ConnectRefused = "CONNECT_REFUSED", Server, OtherEndpoint, "CONNECT";
     /// The destination did not answer in time: is it down, or a NetworkPolicy closing its port?

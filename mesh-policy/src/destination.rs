@@ -187,6 +187,12 @@ fn to_workload(workload: &Arc<Workload>, dialled: SocketAddr, service: Option<&A
     Plan::Connect(to_dialled_workload(workload, dialled, service))
 }
 
+/// To a workload by its own address, as a client of the service that it was dialled for, if any.
+pub fn to_dialled_workload(workload: &Arc<Workload>, dialled: SocketAddr, service: Option<&Arc<Service>>) -> Candidates {
+    let endpoints = Endpoints::Dialled(Some((workload.clone(), dialled.port())));
+    Candidates { endpoints, service: service.cloned(), dialled: Some(dialled.ip()) }
+}
+
 fn to_unknown(snapshot: &Snapshot, dialled: SocketAddr) -> Plan {
     let mesh = snapshot.mesh();
     if mesh.contains(dialled.ip()) && !snapshot.is_node_address(dialled.ip()) {

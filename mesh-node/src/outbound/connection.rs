@@ -294,8 +294,10 @@ fn refused(refusal: Refusal, original: SocketAddr) -> Failure {
         Refusal::UnknownAddress => Reason::UnknownAddress,
         Refusal::NoServicePort => Reason::NoServicePort,
         Refusal::NoEndpoints => Reason::NoEndpoints,
+        Refusal::NoEndpointInSubset => Reason::NoEndpointInSubset,
         Refusal::NoHealthyEndpoint => Reason::NoHealthyEndpoint,
         Refusal::NoEndpointInScope => Reason::NoEndpointInScope,
+        Refusal::EndpointsEjected => Reason::EndpointsEjected,
         Refusal::RegistryOnly => Reason::RegistryOnly,
     };
     Failure::new(reason, original.to_string())

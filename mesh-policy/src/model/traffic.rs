@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceKey, header::Name};
+use super::{ServiceKey, Workload, header::Name};
 
 /// Whose treatment it is: everybody's, or that of one namespace's clients, which comes in place of everybody's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,6 +51,12 @@ pub struct Subset {
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     pub policy: Arc<TrafficPolicy>,
     pub ports: BTreeMap<u16, Arc<TrafficPolicy>>,
+}
+
+impl Subset {
+    pub fn selects(&self, workload: &Workload) -> bool {
+        self.labels.iter().all(|(name, value)| workload.labels.get(name) == Some(value))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +122,7 @@ pub enum LocalityPolicy {
     /// As the service says ([`LoadBalancing`](super::LoadBalancing)).
     #[default]
     OfService,
-    /// All alike, whatever the service says.
+    /// All alike, whatever the service prefers; what it insists on (`internalTrafficPolicy: Local`) stays.
     Off,
     /// Nearest first; the next only as the nearer are not healthy. `to` names the region to go to from a region.
     Failover { to: BTreeMap<Arc<str>, Arc<str>> },

@@ -1,0 +1,53 @@
+//! A ring of points, each an endpoint's (Karger et al., "Consistent Hashing and Random Trees"; as libketama and Envoy).
+
+use std::io::Write;
+
+use crate::balance::{Member, hash::hash};
+
+/// Points of a ring that is not asked to be larger: bounds what extreme weights can cost (1 MiB).
+const MOST: f64 = 65_536.0;
+
+/// Envoy's bound for a ring, whoever asks.
+const LARGEST: u32 = 8 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Ring(Box<[Point]>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    hash: u64,
+    member: u32,
+}
+
+impl Ring {
+    /// Each member has points by its weight, the lightest as many as make the ring at least `minimum` points.
+    pub(super) fn build(minimum: u32, members: &[Member], start: u32) -> Self {
+        let minimum = f64::from(minimum.clamp(1, LARGEST));
+        let total: f64 = members.iter().map(weight).sum();
+        let lightest = members.iter().map(weight).fold(f64::INFINITY, f64::min) / total;
+        let size = ((lightest * minimum).ceil() / lightest).min(minimum.max(MOST));
+        let mut points = Vec::with_capacity(size as usize + members.len());
+        let mut name = Vec::new();
+        for (member, at) in members.iter().zip(start..) {
+            let count = (size * weight(member) / total).round().max(1.0) as u32;
+            for number in 0..count {
+                name.clear();
+                write!(name, "{}_{number}", member.workload.uid).expect("memory takes every write");
+                points.push(Point { hash: hash(&name), member: at });
+            }
+        }
+        points.sort_unstable();
+        Self(points.into())
+    }
+
+    /// The owner of the first point at or behind the hash.
+    pub(super) fn member(&self, hash: u64, skips: impl Fn(u32) -> bool) -> Option<u32> {
+        let first = self.0.partition_point(|point| point.hash < hash);
+        let (before, behind) = self.0.split_at(first);
+        behind.iter().chain(before).map(|point| point.member).find(|member| !skips(*member))
+    }
+}
+
+fn weight(member: &Member) -> f64 {
+    member.weight() as f64
+}
