@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt::TcpFastOpenConnect};
-use scene::{Machine, accept, add_address, assert_joined, new_netns, soon, try_accept, two_pods, veth};
+use scene::{Machine, accept, add_address, assert_joined, new_netns, reach, soon, try_accept, two_pods, veth};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{AttachPoint, Bounds, Exempt, Kernel, MapEntries, Owner, foreign_ahead, sys, uid_hash};
@@ -50,6 +50,7 @@ fn passes_what_is_not_for_the_mesh() {
     veth(&pod.netns, &other.netns, "net1");
     add_address(&pod.netns, "10.10.0.1", "net1");
     add_address(&other.netns, "10.10.0.2", "net1");
+    reach(&pod.netns, address("10.10.0.2:9"));
     pod.enrol(&kernel, "a");
 
     let loopback = pod.listen("127.0.0.1:0");
@@ -245,6 +246,7 @@ fn link_local_addresses_are_no_way_in() {
     let scope = other.netns.run(|| nix::net::if_::if_nametoindex("eth0")).expect("the namespace").expect("eth0");
     let ways_in = [format!("[fe80::9:1%{scope}]:8080"), "169.254.9.1:8080".to_owned()];
     for to in &ways_in {
+        reach(&other.netns, address(to));
         other.connect(to).expect("not enrolled yet");
         accept(&app);
     }

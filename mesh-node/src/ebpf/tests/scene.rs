@@ -6,7 +6,7 @@
 use std::{
     fmt::Debug,
     fs, io, iter,
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
     process::{self, Command},
@@ -109,7 +109,28 @@ pub(super) struct Listeners {
 pub(super) fn two_pods(a: &[&str], b: &[&str]) -> (Pod, Pod) {
     let (a_netns, b_netns) = (new_netns(), new_netns());
     veth(&a_netns, &b_netns, "eth0");
-    (Pod::with(a_netns, a), Pod::with(b_netns, b))
+    let (a, b) = (Pod::with(a_netns, a), Pod::with(b_netns, b));
+    for to in b.ips.iter().filter(|to| a.ips.iter().any(|own| own.is_ipv4() == to.is_ipv4())) {
+        reach(&a.netns, SocketAddr::new(*to, 9));
+    }
+    (a, b)
+}
+
+/// Waits until a packet gets to an address and back, where nothing is captured yet and nobody listens at this UDP port.
+///
+/// The kernel puts links and addresses into service in its own time. Under load that may take longer than it looks for a
+/// neighbour, and who dials too early is told that there is no such host.
+pub(super) fn reach(from: &Netns, to: SocketAddr) {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let answer = || -> io::Result<usize> {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        socket.connect(to)?;
+        socket.send(b"there?")?;
+        socket.recv(&mut [0])
+    };
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    soon("a neighbour", || from.run(answer).expect("the namespace").is_err_and(refused).then_some(()));
 }
 
 /// Joins two namespaces by interfaces of that name.
