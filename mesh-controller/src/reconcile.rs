@@ -14,7 +14,7 @@ use crate::{
     distribute::Published,
     placement::Placement,
     source::{Admission, Sources},
-    status::{Desired, desired},
+    status::{Desired, Told, desired},
     telemetry::Telemetry,
 };
 
@@ -147,7 +147,7 @@ impl Reconciler {
     fn reconcile(&mut self, started: Instant) {
         let objects = self.admission.objects();
         let captured = self.captures.standing(objects, &self.settings);
-        let Translation { model, messages, root_namespace: _ } = translate(objects, &self.settings, &captured);
+        let Translation { model, messages, conditions, root_namespace: _ } = translate(objects, &self.settings, &captured);
 
         let placement = Placement::of(objects, &model.mesh.trust_domain);
         self.placement.send_if_modified(|before| {
@@ -157,7 +157,7 @@ impl Reconciler {
             }
             changed
         });
-        let statuses = desired(&self.admission, &messages, &captured, &self.settings);
+        let statuses = desired(&self.admission, &Told { messages: &messages, conditions: &conditions }, &captured, &self.settings);
         let next = self.published.borrow().next(model);
         if let Some(next) = next {
             let (generation, workloads) = (next.generation, next.model.workloads.len());

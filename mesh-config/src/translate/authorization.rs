@@ -1,15 +1,20 @@
 //! AuthorizationPolicies to policies, and the workloads that they protect.
 
+mod http;
+mod waypoint;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_policy::model::{self, Authorization, Mesh, PolicyKey, Scope};
+use mesh_policy::model::{self, Authorization, Mesh, PolicyKey, Rule, Scope};
 
+use self::waypoint::{Caller, Stand};
 use super::{
     Report,
+    gateway::Waypoints,
     rule::{Effect, Ports, Reader},
     selector::matches,
     service::Services,
-    workload::Draft,
+    workload::{Draft, WaypointName},
 };
 use crate::{
     kinds::{Action, AuthorizationPolicy, Kind, Name, ObjectKey, Objects, TargetRef},
@@ -20,25 +25,47 @@ const DRY_RUN: &str = "istio.io/dry-run";
 /// The Gateway API's label of the pods that a Gateway runs.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
+/// What policies are read with.
+pub(super) struct Surroundings<'a> {
+    pub(super) mesh: &'a Mesh,
+    pub(super) root: &'a str,
+    pub(super) services: &'a Services,
+    pub(super) waypoints: &'a Waypoints,
+}
+
 /// Translates every policy and names it in the workloads that it selects.
 pub(super) fn policies(
     objects: &Objects,
-    mesh: &Mesh,
-    root: &str,
-    services: &Services,
+    surroundings: &Surroundings<'_>,
     drafts: &mut [Draft],
     report: &mut Report,
 ) -> Vec<Authorization> {
+    let Surroundings { mesh, root, services, waypoints } = *surroundings;
     let mut by_namespace: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (index, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.protected) {
         by_namespace.entry(draft.workload.namespace.to_string()).or_default().push(index);
     }
+    let (by_target, by_labels): (Vec<_>, Vec<_>) =
+        objects.authorization_policies.iter().partition(|(_, policy)| has_targets(policy));
     let mut policies = Vec::new();
-    for (name, policy) in &objects.authorization_policies {
-        let mut context = Context { name, policy, mesh, root, services, drafts, by_namespace: &by_namespace, report };
-        policies.extend(context.translate());
+    let mut admitting = BTreeMap::new();
+    // Those on targets first: what they admit is what a waypoint's principal stands for.
+    for (name, policy) in by_target.into_iter().chain(by_labels) {
+        let by_namespace = &by_namespace;
+        let mut context =
+            Context { name, policy, mesh, root, services, waypoints, drafts, by_namespace, admitting: &admitting, report };
+        let found = context.translate();
+        if has_targets(policy) {
+            let allowing = found.iter().filter(|found| found.action == model::Action::Allow && !found.dry_run);
+            admitting.extend(allowing.map(|found| (found.key.clone(), found.rules.clone())));
+        }
+        policies.extend(found);
     }
     policies
+}
+
+fn has_targets(policy: &AuthorizationPolicy) -> bool {
+    policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty()
 }
 
 /// Workloads behind a target that serve its ports alike.
@@ -53,8 +80,11 @@ struct Context<'a> {
     mesh: &'a Mesh,
     root: &'a str,
     services: &'a Services,
+    waypoints: &'a Waypoints,
     drafts: &'a mut [Draft],
     by_namespace: &'a BTreeMap<String, Vec<usize>>,
+    /// The rules of the policies on targets that allow.
+    admitting: &'a BTreeMap<PolicyKey, Vec<Rule>>,
     report: &'a mut Report,
 }
 
@@ -81,13 +111,13 @@ impl Context<'_> {
         let several = numbered.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target.clone()));
         let targets: Vec<(String, TargetRef)> = single.chain(several).collect();
         if targets.is_empty() {
-            return vec![self.selected(effect)];
+            return self.selected(effect);
         }
         targets.into_iter().flat_map(|(field, target)| self.targeted(effect, &field, &target)).collect()
     }
 
     /// By labels, or everything in the namespace, or, from the root namespace, in the mesh.
-    fn selected(&mut self, effect: Effect) -> Authorization {
+    fn selected(&mut self, effect: Effect) -> Vec<Authorization> {
         let selector = self.policy.spec.selector.as_ref().map(|selector| &selector.match_labels);
         let selector = selector.filter(|labels| !labels.is_empty());
         let mesh_wide = &*self.name.namespace == self.root;
@@ -97,16 +127,70 @@ impl Context<'_> {
             Some(_) => Scope::Workload,
         };
         let key = PolicyKey { namespace: self.name.namespace.clone(), name: self.name.name.clone() };
-        if let Some(labels) = selector {
-            let own = self.by_namespace.get(&*self.name.namespace).filter(|_| !mesh_wide).into_iter();
-            let all = self.by_namespace.values().filter(|_| mesh_wide);
-            for index in own.chain(all).flatten() {
-                if matches(labels, &self.drafts[*index].labels) {
-                    self.drafts[*index].workload.policies.push(key.clone());
-                }
+        let own = self.by_namespace.get(&*self.name.namespace).filter(|_| !mesh_wide).into_iter();
+        let all = self.by_namespace.values().filter(|_| mesh_wide);
+        let selects = |index: &usize| selector.is_none_or(|labels| matches(labels, &self.drafts[*index].labels));
+        let workloads: Vec<usize> = own.chain(all).flatten().copied().filter(selects).collect();
+        let policy = self.authorization(effect, key, scope, Ports::OfWorkload);
+        http::tell(self, &policy, effect, &workloads);
+        let stands = self.stands(&policy, &workloads);
+        if stands.is_empty() {
+            if scope == Scope::Workload {
+                self.assign(&policy.key, &workloads);
             }
+            return vec![policy];
         }
-        self.authorization(effect, key, scope, Ports::OfWorkload)
+        stands.into_iter().map(|(stand, workloads)| self.at(&policy, effect, &stand, &workloads)).collect()
+    }
+
+    fn assign(&mut self, key: &PolicyKey, workloads: &[usize]) {
+        for index in workloads {
+            self.drafts[*index].workload.policies.push(key.clone());
+        }
+    }
+
+    /// The workloads by the waypoints before them that the policy names. Empty: it names none.
+    fn stands(&self, policy: &Authorization, workloads: &[usize]) -> BTreeMap<Stand, Vec<usize>> {
+        let mut stands: BTreeMap<Stand, Vec<usize>> = BTreeMap::new();
+        if self.waypoints.is_empty() {
+            return stands;
+        }
+        for index in workloads {
+            let draft = &self.drafts[*index];
+            let names = |waypoint: &&WaypointName| {
+                let caller = Caller { waypoint, mesh: self.mesh };
+                self.waypoints.contains(waypoint) && policy.rules.iter().any(|rule| caller.is_named_in(rule))
+            };
+            let waypoints: BTreeSet<WaypointName> = self.waypoints_before(draft).filter(names).cloned().collect();
+            let policies = draft.workload.policies.iter().filter(|key| self.admitting.contains_key(key));
+            let admitting = if waypoints.is_empty() { BTreeSet::new() } else { policies.cloned().collect() };
+            stands.entry(Stand { waypoints, admitting }).or_default().push(*index);
+        }
+        if stands.keys().all(|stand| stand.waypoints.is_empty()) {
+            stands.clear();
+        }
+        stands
+    }
+
+    /// The policy as it is for workloads of one stand, and the workloads told of it.
+    fn at(&mut self, policy: &Authorization, effect: Effect, stand: &Stand, workloads: &[usize]) -> Authorization {
+        let admitted = stand.admitting.iter().flat_map(|key| &self.admitting[key]).cloned().collect::<Vec<Rule>>();
+        let admitted = (!stand.admitting.is_empty()).then_some(&*admitted);
+        let mut rules = policy.rules.clone();
+        for waypoint in &stand.waypoints {
+            let caller = Caller { waypoint, mesh: self.mesh };
+            let expanded = rules.iter().flat_map(|rule| {
+                if caller.is_named_in(rule) { caller.expanded(rule, effect, admitted) } else { vec![rule.clone()] }
+            });
+            rules = expanded.collect();
+        }
+        let mut key = policy.key.clone();
+        if !stand.waypoints.is_empty() {
+            // No name of an object has an underscore: this is nobody else's.
+            key.name = format!("{}_behind_{:016x}", key.name, stand.fingerprint()).into();
+        }
+        self.assign(&key, workloads);
+        Authorization { key, scope: Scope::Workload, rules, ..policy.clone() }
     }
 
     /// Protects every workload behind a target. Where pods serve the same port of a service on different ports of their
@@ -133,10 +217,10 @@ impl Context<'_> {
                 // No name of an object has an underscore: this is nobody else's.
                 name: format!("targeted_{}_{}_{}{of_group}", self.name.name, target.kind, target.name).into(),
             };
-            for index in members {
-                self.drafts[index].workload.policies.push(key.clone());
-            }
-            policies.push(self.authorization(effect, key, Scope::Workload, ports));
+            self.assign(&key, &members);
+            let policy = self.authorization(effect, key, Scope::Workload, ports);
+            http::tell(self, &policy, effect, &members);
+            policies.push(policy);
         }
         policies
     }
@@ -189,11 +273,15 @@ impl Context<'_> {
     /// Whether a user has put a waypoint (this one of the policy's namespace, or any) before the workload or before a
     /// service that it stands behind.
     fn has_waypoint(&self, draft: &Draft, name: Option<&str>) -> bool {
+        let is_meant = |waypoint: &WaypointName| {
+            name.is_none_or(|name| waypoint.name == name && waypoint.namespace == *self.name.namespace)
+        };
+        self.waypoints_before(draft).any(is_meant)
+    }
+
+    fn waypoints_before<'d>(&'d self, draft: &'d Draft) -> impl Iterator<Item = &'d WaypointName> {
         let behind = draft.workload.services.keys().filter_map(|key| self.services.by_key.get(key));
-        let waypoints = draft.waypoint.iter().chain(behind.filter_map(|service| service.waypoint.as_ref()));
-        waypoints
-            .into_iter()
-            .any(|waypoint| name.is_none_or(|name| waypoint.name == name && waypoint.namespace == *self.name.namespace))
+        draft.waypoint.iter().chain(behind.filter_map(|service| service.waypoint.as_ref()))
     }
 
     fn authorization(&mut self, effect: Effect, key: PolicyKey, scope: Scope, ports: Ports) -> Authorization {
@@ -204,10 +292,10 @@ impl Context<'_> {
             rules.extend(outcome.rule);
             for field in outcome.not_enforced {
                 let text = match effect {
-                    Effect::Allow => "cannot be judged at the transport: the rule never matches",
-                    Effect::Deny => "cannot be judged at the transport: the rule denies more than it says",
+                    Effect::Allow => "cannot be judged in this version: the rule never matches",
+                    Effect::Deny => "cannot be judged in this version: the rule denies more than it says",
                 };
-                self.report.tell(self.source(), Message::new(Level::Warning, Code::NotEnforcedAtL4, field, text));
+                self.report.tell(self.source(), Message::new(Level::Warning, Code::NotEnforced, field, text));
             }
         }
         let action = match effect {

@@ -1,16 +1,20 @@
-//! Rules of an AuthorizationPolicy to what the transport can judge, never failing open.
+//! Rules of an AuthorizationPolicy to what can be judged, never failing open.
 //!
-//! A rule that allows and says anything that cannot be judged at the transport never matches. A rule that denies loses
-//! only the attribute that cannot be judged; an entry that has lost all its attributes matches everything.
+//! A rule that allows and says anything that cannot be judged never matches. A rule that denies loses only the attribute
+//! that cannot be judged; an entry that has lost all its attributes matches everything. Attributes of HTTP requests stay
+//! where they are: the engine knows what they mean where there is no request.
 
 use std::sync::Arc;
 
-use mesh_policy::model::{self, Clause, IpMatch, Match, Mesh, ServiceAccountMatch, StringMatch, TrustDomain};
+use mesh_policy::model::{
+    self, Clause, HeaderCondition, IpMatch, Match, Mesh, PathPattern, PathTemplate, ServiceAccountMatch, StringMatch, TrustDomain,
+    header,
+};
 
 use super::network::{block, port};
 use crate::kinds::{Condition, Operation, Rule, Source};
 
-/// What a match means for a connection. CUSTOM denies: its provider is not asked.
+/// What a match means. CUSTOM denies: its provider is not asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Allow,
@@ -81,13 +85,8 @@ impl Reader<'_> {
             not_trust_domains,
         } = source;
         let mut entry = Entry::default();
-        let not_l4 = [
-            ("requestPrincipals", request_principals),
-            ("notRequestPrincipals", not_request_principals),
-            ("remoteIpBlocks", remote_ip_blocks),
-            ("notRemoteIpBlocks", not_remote_ip_blocks),
-        ];
-        for (name, _) in not_l4.into_iter().filter(|(_, values)| !values.is_empty()) {
+        let of_tokens = [("requestPrincipals", request_principals), ("notRequestPrincipals", not_request_principals)];
+        for (name, _) in of_tokens.into_iter().filter(|(_, values)| !values.is_empty()) {
             entry.cannot(at, name);
         }
         let found = &mut entry.found;
@@ -101,6 +100,8 @@ impl Reader<'_> {
         take(at, "notServiceAccounts", not_service_accounts, |v| Some(vec![self.account(v)]), accounts, lost);
         take(at, "ipBlocks", ip_blocks, ip, &mut found.source_ips, lost);
         take(at, "notIpBlocks", not_ip_blocks, ip, &mut found.not_source_ips, lost);
+        take(at, "remoteIpBlocks", remote_ip_blocks, ip, &mut found.request.remote_ips, lost);
+        take(at, "notRemoteIpBlocks", not_remote_ip_blocks, ip, &mut found.request.not_remote_ips, lost);
         // A trust domain is how a principal begins: it can be said where no principal is said beside it.
         if trust_domains.is_empty() || found.principals.is_empty() {
             take(at, "trustDomains", trust_domains, |v| self.trust_domains(v), &mut found.principals, lost);
@@ -114,17 +115,14 @@ impl Reader<'_> {
     fn operation(&self, at: &str, operation: &Operation) -> Entry {
         let Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } = operation;
         let mut entry = Entry::default();
-        let not_l4 = [
-            ("hosts", hosts),
-            ("notHosts", not_hosts),
-            ("methods", methods),
-            ("notMethods", not_methods),
-            ("paths", paths),
-            ("notPaths", not_paths),
-        ];
-        for (name, _) in not_l4.into_iter().filter(|(_, values)| !values.is_empty()) {
-            entry.cannot(at, name);
-        }
+        let request = &mut entry.found.request;
+        let lost = &mut entry.not_enforced;
+        take(at, "hosts", hosts, |v| string(v).map(one), &mut request.hosts, lost);
+        take(at, "notHosts", not_hosts, |v| string(v).map(one), &mut request.not_hosts, lost);
+        take(at, "methods", methods, |v| string(v).map(one), &mut request.methods, lost);
+        take(at, "notMethods", not_methods, |v| string(v).map(one), &mut request.not_methods, lost);
+        take(at, "paths", paths, |v| path(v).map(one), &mut request.paths, lost);
+        take(at, "notPaths", not_paths, |v| path(v).map(one), &mut request.not_paths, lost);
         self.ports(at, ["ports", "notPorts"], [ports, not_ports], &mut entry);
         entry
     }
@@ -162,6 +160,19 @@ impl Reader<'_> {
                 take(at, names[1], not_values, ip, &mut found.not_destination_ips, lost);
             }
             "destination.port" => self.ports(at, names, [values, not_values], &mut entry),
+            "remote.ip" => {
+                take(at, names[0], values, ip, &mut found.request.remote_ips, lost);
+                take(at, names[1], not_values, ip, &mut found.request.not_remote_ips, lost);
+            }
+            other if let Some(name) = requested_header(other) => {
+                let mut header = HeaderCondition { name, values: Vec::new(), not_values: Vec::new() };
+                take(at, names[0], values, |v| string(v).map(one), &mut header.values, lost);
+                take(at, names[1], not_values, |v| string(v).map(one), &mut header.not_values, lost);
+                // What is left of it, if a part is lost; nothing, if all is.
+                if !(header.values.is_empty() && header.not_values.is_empty()) {
+                    found.request.headers.push(header);
+                }
+            }
             unknown => lost.push(format!("{at}.key ({unknown})")),
         }
         entry
@@ -315,6 +326,25 @@ fn string(value: &str) -> Option<StringMatch> {
         StringMatch::Presence => return Some(found),
     };
     (!text.contains('*')).then_some(found)
+}
+
+/// A path, or a template of one.
+fn path(value: &str) -> Option<PathPattern> {
+    if is_path_template(value) {
+        return PathTemplate::new(value).ok().map(PathPattern::Template);
+    }
+    string(value).map(PathPattern::Text)
+}
+
+/// Whether a path is meant as a template: it has an operator of one.
+pub(crate) fn is_path_template(value: &str) -> bool {
+    value.contains("{*}") || value.contains("{**}")
+}
+
+/// The header that a condition `request.headers[NAME]` is about.
+pub(crate) fn requested_header(key: &str) -> Option<header::Name> {
+    let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
+    name.parse().ok().map(header::Name)
 }
 
 fn ip(value: &str) -> Option<Vec<IpMatch>> {

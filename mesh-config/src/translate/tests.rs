@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
-use mesh_policy::model::{Authorization, Clause, Match, Model, RequestMatch, Rule, StringMatch, VirtualAddress, WorkloadUid};
+use mesh_policy::model::{
+    Authorization, Clause, HttpRule, Match, Model, RequestMatch, Routes, Rule, StringMatch, VirtualAddress, WorkloadUid,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{Settings, Translation, translate};
 use crate::{
     document::{Format, Limits, documents},
     kinds::Objects,
+    status::{Condition, Conditions, ParentStatus},
     validate::{Verdict, admit},
 };
 
@@ -55,7 +60,7 @@ fn the_order_of_objects_makes_no_difference() {
 
 /// Short enough to be read, complete enough to notice any difference.
 fn print(translation: &Translation) -> String {
-    let Translation { model: Model { workloads, services, policies, routes, traffic, http: _, mesh }, messages, root_namespace } =
+    let Translation { model: Model { workloads, services, policies, routes, traffic, http: _, mesh }, messages, conditions, root_namespace } =
         translation;
     let mut out = String::new();
     let line = &mut out;
@@ -96,10 +101,33 @@ fn print(translation: &Translation) -> String {
         }
     }
     for routes in routes.values() {
-        writeln!(line, "\nroutes {}\n{}", routes.key, serde_json::to_string_pretty(routes).unwrap()).unwrap();
+        let Routes { key, http, tls, tcp } = &**routes;
+        writeln!(line, "\nroutes {key}").unwrap();
+        for HttpRule { name, origin, matches, action } in http {
+            let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
+            writeln!(line, "  http {origin}{name}").unwrap();
+            for one in matches {
+                writeln!(line, "    if {}", said(one)).unwrap();
+            }
+            writeln!(line, "    do {}", said(action)).unwrap();
+        }
+        for rule in tls {
+            writeln!(line, "  tls {}\n    {}", rule.origin, said(rule)).unwrap();
+        }
+        for rule in tcp {
+            writeln!(line, "  tcp {}\n    {}", rule.origin, said(rule)).unwrap();
+        }
     }
     for rule in traffic.values() {
         writeln!(line, "\ntraffic {}\n{}", rule.key, serde_json::to_string_pretty(rule).unwrap()).unwrap();
+    }
+    for (key, Conditions { own, parents }) in conditions {
+        writeln!(line, "\nconditions of {key}").unwrap();
+        line.push_str(&list(own));
+        for ParentStatus { parent_ref, controller_name: _, conditions } in parents {
+            writeln!(line, "  {}", serde_json::to_string(parent_ref).unwrap()).unwrap();
+            line.push_str(&list(conditions));
+        }
     }
     for (key, messages) in messages {
         writeln!(line, "\nto {key}").unwrap();
@@ -108,6 +136,41 @@ fn print(translation: &Translation) -> String {
         }
     }
     out
+}
+
+fn list(conditions: &[Condition]) -> String {
+    conditions.iter().fold(String::new(), |mut out, condition| {
+        let Condition { r#type, status, reason, message, observed_generation } = condition;
+        let generation = observed_generation.map(|number| format!(" @{number}")).unwrap_or_default();
+        writeln!(out, "    {type}={status} {reason}{generation}: {message}").unwrap();
+        out
+    })
+}
+
+/// A part of the model as JSON, without what is not said.
+fn said(part: &impl Serialize) -> Value {
+    fn prune(value: Value) -> Option<Value> {
+        match value {
+            Value::Null | Value::Bool(false) => None,
+            Value::String(text) if text.is_empty() => None,
+            Value::Array(items) => {
+                let items: Vec<Value> = items.into_iter().filter_map(prune).collect();
+                (!items.is_empty()).then_some(Value::Array(items))
+            }
+            Value::Object(fields) => {
+                let kept = fields.into_iter().filter(|(name, _)| name != "origin");
+                let kept: Map<String, Value> = kept.filter_map(|(name, value)| Some((name, prune(value)?))).collect();
+                // Durations, which serde writes in two parts.
+                if let (Some(seconds), Some(nanos), 2) = (kept.get("secs"), kept.get("nanos"), kept.len()) {
+                    let nanos = nanos.as_u64().unwrap();
+                    return (seconds.as_u64() != Some(0) || nanos != 0).then(|| format!("{seconds}.{:03}s", nanos / 1_000_000).into());
+                }
+                (!kept.is_empty()).then_some(Value::Object(kept))
+            }
+            other => Some(other),
+        }
+    }
+    prune(serde_json::to_value(part).unwrap()).unwrap_or_default()
 }
 
 fn clause(clause: &Clause) -> String {
@@ -140,7 +203,7 @@ fn attributes(found: &Match) -> String {
         .into_iter()
         .filter(|(_, values)| !values.is_empty())
         .map(|(name, values)| format!("{name}={}", values.join("|")))
-        .chain((found.request != RequestMatch::default()).then(|| serde_json::to_string(&found.request).unwrap()))
+        .chain((found.request != RequestMatch::default()).then(|| said(&found.request).to_string()))
         .collect();
     if fields.is_empty() { "never".into() } else { fields.join(" ") }
 }

@@ -3,9 +3,14 @@
 //! What is refused here can not be meant; what is meant and can not be enforced is not refused but fails closed
 //! (`translate::authorization`).
 
+use mesh_policy::model::PathTemplate;
+
 use super::problem::{Cause, Problem, is_block, is_port};
-use crate::kinds::{
-    Action, AuthorizationPolicySpec, Condition, Operation, PeerAuthenticationSpec, Rule, Source, TargetRef, WorkloadSelector,
+use crate::{
+    kinds::{
+        Action, AuthorizationPolicySpec, Condition, Operation, PeerAuthenticationSpec, Rule, Source, TargetRef, WorkloadSelector,
+    },
+    translate::{is_path_template, requested_header},
 };
 
 const TARGETS: usize = 16;
@@ -149,11 +154,12 @@ fn operation(at: &str, operation: &Operation) -> Vec<Problem> {
         ("notHosts", not_hosts),
         ("methods", methods),
         ("notMethods", not_methods),
-        ("paths", paths),
-        ("notPaths", not_paths),
     ];
     for (name, values) in texts {
         problems.extend(each(at, name, values, not_empty));
+    }
+    for (name, values) in [("paths", paths), ("notPaths", not_paths)] {
+        problems.extend(each(at, name, values, path));
     }
     for (name, values) in [("ports", ports), ("notPorts", not_ports)] {
         problems.extend(each(at, name, values, port));
@@ -174,7 +180,12 @@ fn condition(at: &str, condition: &Condition) -> Vec<Problem> {
         "source.ip" | "remote.ip" | "destination.ip" => block,
         "destination.port" => port,
         "source.serviceAccount" => service_account,
-        _ => not_empty,
+        other => {
+            if other.starts_with("request.headers") && requested_header(other).is_none() {
+                problems.push(Problem::new(format!("{at}.key"), Cause::form(key, "`request.headers[NAME]`")));
+            }
+            not_empty
+        }
     };
     problems.extend(each(at, "values", values, judge));
     problems.extend(each(at, "notValues", not_values, judge));
@@ -189,6 +200,13 @@ fn each(at: &str, name: &str, values: &[String], judge: impl Fn(&str) -> Option<
 
 fn not_empty(value: &str) -> Option<Cause> {
     value.is_empty().then_some(Cause::Empty)
+}
+
+fn path(value: &str) -> Option<Cause> {
+    if is_path_template(value) {
+        return PathTemplate::new(value).err().map(|error| Cause::Type { message: error.to_string() });
+    }
+    not_empty(value)
 }
 
 fn block(value: &str) -> Option<Cause> {

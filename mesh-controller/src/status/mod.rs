@@ -3,5 +3,5 @@
 mod desired;
 mod writer;
 
-pub use desired::{Desired, desired};
+pub use desired::{Desired, Told, desired};
 pub use writer::Writer;
