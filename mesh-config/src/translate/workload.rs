@@ -240,10 +240,7 @@ impl Facts<'_> {
             workload.workload_name = name.name.clone();
             let host = by_name.then(|| endpoint.address.as_str().into());
             let origin = Origin::Inline { ports: ports_of(endpoint), host };
-            let mut draft = self.draft(workload, source.clone(), &entry.metadata, origin);
-            // Subsets speak of the endpoint's own labels.
-            draft.labels.extend(endpoint.labels.clone());
-            drafts.push(draft);
+            drafts.push(self.draft(workload, source.clone(), &entry.metadata, origin));
         }
         drafts
     }
