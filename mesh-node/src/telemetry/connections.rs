@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tracing::Level;
 
 use super::{
+    AccessForm, Cluster, Path, SpanSink,
     flow::{Direction, Flow, Security, Transport},
     metrics::{Metrics, TcpCounters},
 };
@@ -31,42 +32,91 @@ pub struct Telemetry {
     pub metrics: Metrics,
     next_id: AtomicU64,
     shards: [Mutex<HashMap<u64, Arc<Open>>>; SHARDS],
+    /// Text until it is told.
+    access_form: OnceLock<AccessForm>,
+    spans: OnceLock<Arc<dyn SpanSink>>,
 }
 
 struct Open {
     flow: Flow,
     since: Instant,
-    /// Whether policy let it in; what was let in without being asked is not closed by it either.
-    judged: bool,
+    kind: Kind,
     sent: AtomicU64,
     received: AtomicU64,
     revoked: AtomicBool,
     revoke: Notify,
 }
 
+/// What a connection's opening, its end and policy have to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Policy let it in, and closes it when it changes.
+    Judged,
+    /// It was let in without being asked, and policy does not close it either.
+    Unjudged,
+    /// Its requests are judged, counted and logged, each of them.
+    Requests,
+}
+
 impl Telemetry {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { metrics: Metrics::new(), next_id: AtomicU64::new(1), shards: Default::default() })
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            next_id: AtomicU64::new(1),
+            shards: Default::default(),
+            access_form: OnceLock::new(),
+            spans: OnceLock::new(),
+        })
+    }
+
+    /// The way of requests between two workloads: to be kept for as long as requests go that way.
+    pub fn path(&self, flow: Flow, cluster: Cluster) -> Arc<Path> {
+        let series = self.metrics.http.of(&flow);
+        Path::new(flow, cluster, series)
+    }
+
+    /// How requests are logged; counts once.
+    pub fn set_access_form(&self, form: AccessForm) {
+        let _ = self.access_form.set(form);
+    }
+
+    pub(super) fn access_form(&self) -> AccessForm {
+        self.access_form.get().copied().unwrap_or_default()
+    }
+
+    /// Where the spans of traced requests go; counts once.
+    pub fn export_spans(&self, sink: Arc<dyn SpanSink>) {
+        let _ = self.spans.set(sink);
+    }
+
+    /// None: nothing is traced.
+    pub fn spans(&self) -> Option<&dyn SpanSink> {
+        self.spans.get().map(|sink| &**sink)
     }
 
     /// Counts a connection as opened and lists it until the guard ends.
     pub fn open(self: &Arc<Self>, flow: Flow) -> Tracked {
-        self.list(flow, true)
+        self.list(flow, Kind::Judged)
     }
 
     /// The same for a connection that no policy has judged: it reached a pod that was on its way into the mesh or out of it,
     /// and lives on like those that were open before.
     pub fn open_unjudged(self: &Arc<Self>, flow: Flow) -> Tracked {
-        self.list(flow, false)
+        self.list(flow, Kind::Unjudged)
     }
 
-    fn list(self: &Arc<Self>, flow: Flow, judged: bool) -> Tracked {
-        let counters = self.metrics.open(&flow);
+    /// Lists a connection whose requests are told apart.
+    pub fn open_requests(self: &Arc<Self>, flow: Flow) -> Tracked {
+        self.list(flow, Kind::Requests)
+    }
+
+    fn list(self: &Arc<Self>, flow: Flow, kind: Kind) -> Tracked {
+        let counters = (kind != Kind::Requests).then(|| self.metrics.open(&flow));
         let id = self.next_id.fetch_add(1, Relaxed);
         let open = Arc::new(Open {
             flow,
             since: Instant::now(),
-            judged,
+            kind,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             revoked: AtomicBool::new(false),
@@ -90,7 +140,7 @@ impl Telemetry {
 
     /// The open connections, for whoever judges them anew.
     pub fn revocable(&self) -> Vec<Revocable> {
-        self.all().into_iter().filter(|(_, open)| open.judged).map(|(_, open)| Revocable(open)).collect()
+        self.all().into_iter().filter(|(_, open)| open.kind == Kind::Judged).map(|(_, open)| Revocable(open)).collect()
     }
 
     pub fn count(&self) -> usize {
@@ -133,7 +183,8 @@ pub struct Tracked {
     telemetry: Arc<Telemetry>,
     id: u64,
     open: Arc<Open>,
-    counters: TcpCounters,
+    /// None: its requests are counted.
+    counters: Option<TcpCounters>,
     ended: bool,
 }
 
@@ -157,7 +208,8 @@ impl Tracked {
             return;
         }
         self.telemetry.shard(self.id).remove(&self.id);
-        self.counters.closed.inc();
+        let Some(counters) = &self.counters else { return };
+        counters.closed.inc();
         let (sent, received) = (self.open.sent.load(Relaxed), self.open.received.load(Relaxed));
         if let Some(failure) = failure {
             self.telemetry.metrics.failure(&self.open.flow, failure.reason);
@@ -176,12 +228,16 @@ impl Meter for Tracked {
     fn sent(&self, bytes: u64) {
         self.open.sent.fetch_add(bytes, Relaxed);
         // Istio counts from the server's side: requests are received, responses sent.
-        self.counters.received.inc_by(bytes);
+        if let Some(counters) = &self.counters {
+            counters.received.inc_by(bytes);
+        }
     }
 
     fn received(&self, bytes: u64) {
         self.open.received.fetch_add(bytes, Relaxed);
-        self.counters.sent.inc_by(bytes);
+        if let Some(counters) = &self.counters {
+            counters.sent.inc_by(bytes);
+        }
     }
 }
 

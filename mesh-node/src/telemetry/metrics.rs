@@ -9,7 +9,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::flow::{Flow, Party};
+use super::{
+    collect::HttpCollector,
+    flow::{Flow, Party},
+    series::AllSeries,
+};
 use crate::reason::Reason;
 
 type Label = Arc<str>;
@@ -73,6 +77,7 @@ pub struct Metrics {
     pub xds_messages: Counter,
     pub xds_rejected: Counter,
     pub foreign_programs: Gauge,
+    pub(super) http: Arc<AllSeries>,
 }
 
 /// The counters of one connection, looked up once.
@@ -101,6 +106,7 @@ impl Metrics {
             xds_messages: Counter::default(),
             xds_rejected: Counter::default(),
             foreign_programs: Gauge::default(),
+            http: AllSeries::new(),
         };
         let m = &metrics;
         registry.register("istio_tcp_connections_opened", "TCP connections opened", m.opened.clone());
@@ -116,6 +122,7 @@ impl Metrics {
         registry.register("keelson_xds_rejected", "Resources from the controller that were refused", m.xds_rejected.clone());
         let foreign = m.foreign_programs.clone();
         registry.register("keelson_foreign_connect_programs", "Foreign programs that run before ours at connect()", foreign);
+        registry.register_collector(Box::new(HttpCollector(m.http.clone())));
         metrics.registry = registry;
         metrics
     }
