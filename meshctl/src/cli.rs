@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{filter::Filter, log_filter::LogChange, output::Format};
+use crate::{commands::AnalyzeArgs, filter::Filter, log_filter::LogChange, output::Format};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,6 +80,9 @@ pub(crate) enum Command {
     /// Pods whose traffic is captured
     #[command(alias = "pod")]
     Pods(Filter),
+    /// What is wrong, or not as it seems, in manifests; nothing has to run
+    #[command(alias = "validate")]
+    Analyze(AnalyzeArgs),
     /// Show or change what the nodes log
     Log {
         /// A level (off, error, warn, info, debug, trace) for all, MODULE=LEVEL beside what is set, or reset

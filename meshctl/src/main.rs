@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod discover;
 mod enrolment;
+mod files;
 mod filter;
 mod log_filter;
 mod merge;
@@ -62,6 +63,7 @@ async fn run(cli: Cli, printer: &Printer) -> Result<Outcome> {
         Command::Pods(filter) => commands::pods(&search.find().await?, filter, printer).await,
         Command::Connections(filter) => commands::connections(&search.find().await?, filter, printer).await,
         Command::Certificates(filter) => commands::certificates(&search.find().await?, filter, printer).await,
+        Command::Analyze(arguments) => commands::analyze(&arguments, printer),
         Command::ConfigDump => commands::config_dump(&search.find().await?, printer).await,
         Command::Log { change } => commands::log(&search.find().await?, change, printer).await,
         Command::Drain { all } => commands::drain(&search, all, printer).await,

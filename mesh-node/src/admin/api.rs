@@ -49,6 +49,7 @@ impl Admin {
             (Endpoint::Metrics | Endpoint::Admin, &Method::GET, "/metrics" | "/stats/prometheus") => self.metrics(),
             (Endpoint::Admin, &Method::GET, "/") => index(),
             (Endpoint::Admin, &Method::GET, "/config_dump") => json(&dump::config(self)),
+            (Endpoint::Admin, &Method::GET, "/model") => self.model(),
             (Endpoint::Admin, &Method::GET, "/status") => json(&self.status()),
             (Endpoint::Admin, &Method::GET, "/connections") => json(&self.telemetry.rows()),
             (Endpoint::Admin, &Method::GET, "/logging") => text(StatusCode::OK, format!("{}\n", self.log_filter())),
@@ -86,6 +87,12 @@ impl Admin {
             return text(StatusCode::OK, "ready\n".into());
         }
         text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    }
+
+    /// The model that the node acts on, for tools that decide as it does.
+    fn model(&self) -> Answer {
+        let body = mesh_proto::convert::archive(self.store.load().model());
+        answer(StatusCode::OK, "application/octet-stream", Full::new(body.into()))
     }
 
     fn metrics(&self) -> Answer {
@@ -144,7 +151,8 @@ fn index() -> Answer {
     let paths = "\
 GET  /healthz/ready      whether the node can serve, and why not
 GET  /status             what the node is and knows, in short
-GET  /config_dump        pods, workloads, services, policies, certificates
+GET  /config_dump        pods, workloads, services, policies, routes, certificates
+GET  /model              the model as the node has it, for meshctl
 GET  /connections        open connections
 GET  /metrics            Prometheus metrics
 GET  /logging            the log's filter

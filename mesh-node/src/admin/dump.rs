@@ -27,6 +27,9 @@ pub(super) fn config(admin: &Admin) -> Value {
         "workloads": snapshot.workloads().map(|w| workload(w)).collect::<Vec<_>>(),
         "services": snapshot.services().map(|s| service(&snapshot, s)).collect::<Vec<_>>(),
         "policies": snapshot.policies().map(|p| policy(p)).collect::<Vec<_>>(),
+        "routes": snapshot.model().routes.values().collect::<Vec<_>>(),
+        "destinationRules": snapshot.model().traffic.values().collect::<Vec<_>>(),
+        "http": snapshot.http(),
         "certificates": certificates(admin),
     })
 }

@@ -41,6 +41,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What the snapshot was taken of.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     pub fn mesh(&self) -> &Mesh {
         &self.model.mesh
     }

@@ -12,6 +12,7 @@ mod error;
 mod extension;
 mod mesh;
 mod network;
+mod piece;
 mod policy;
 mod service;
 #[cfg(test)]
@@ -22,3 +23,4 @@ pub use address::AddressResource;
 pub use error::{Cause, ConvertError};
 pub use mesh::MESH_NAME;
 pub use network::{service_aliases, workload_aliases};
+pub use piece::{Piece, PieceError, PieceKey, archive, unarchive};

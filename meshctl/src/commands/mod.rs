@@ -1,5 +1,6 @@
 //! One function for each command: ask, print, say whether all went well.
 
+mod analyze;
 mod cluster;
 mod enrol;
 mod help;
@@ -7,6 +8,7 @@ mod list;
 mod node;
 mod status;
 
+pub(crate) use analyze::{AnalyzeArgs, analyze};
 pub(crate) use cluster::{policies, services, workloads};
 pub(crate) use enrol::{enrol, unenrol};
 pub(crate) use help::{completion, version};
