@@ -6,17 +6,23 @@
 mod authorization;
 mod balancing;
 mod endpoint;
+mod exports;
 pub(crate) mod gateway;
+mod hosts;
+mod labels;
 mod mesh;
 pub(crate) mod network;
 mod peer;
 mod prefixes;
 mod protocol;
+mod retry;
 mod rule;
 mod selector;
 mod service;
 #[cfg(test)]
 mod tests;
+mod traffic;
+mod virtual_service;
 mod workload;
 
 use std::{
@@ -24,7 +30,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_policy::model::{Document, HttpSettings, Model, Routes, RoutesKey, WorkloadUid};
+use mesh_policy::model::{Document, Model, WorkloadUid};
 
 pub(crate) use self::rule::{is_path_template, requested_header};
 use crate::{
@@ -69,16 +75,21 @@ pub struct Translation {
 /// are reached by HBONE.
 pub fn translate(objects: &Objects, settings: &Settings, captured: &BTreeSet<WorkloadUid>) -> Translation {
     let mut report = Report::default();
-    let (mut mesh, root_namespace) = mesh::settings(objects, &mut report);
+    let from_mesh = mesh::settings(objects, &mut report);
+    let mut mesh = from_mesh.mesh.clone();
+    let root_namespace = from_mesh.root.clone();
     let services = service::services(objects, settings, &mut report);
     let mut drafts = workload::drafts(objects, settings, &mesh.trust_domain, captured, &services, &mut report);
     endpoint::join(objects, settings, &mesh.trust_domain, &services, &mut drafts);
     workload::settle_addresses(&mut drafts, &mut report);
 
-    let http = HttpSettings::default();
-    let virtual_services: BTreeMap<RoutesKey, Routes> = BTreeMap::new();
-    let gateway::Attached { routes, mut conditions } = gateway::routes(objects, &services, &http.retry, &mut report);
+    let gateway::Attached { routes, mut conditions } = gateway::routes(objects, &services, &from_mesh.http.retry, &mut report);
+    let hosts = hosts::Hosts::new(&services, settings);
+    let traffic = traffic::rules(objects, &from_mesh, &hosts, &services, &drafts, &mut report);
+    let sources = virtual_service::Sources { objects, mesh: &from_mesh, hosts: &hosts, traffic: &traffic };
+    let virtual_services = virtual_service::routes(sources, &routes, &mut report);
     let routes = gateway::merge(virtual_services, routes, &mut report);
+    labels::fill(&mut drafts, &routes, &traffic);
     let waypoints = gateway::Waypoints::of(objects, &mut conditions, &mut report);
 
     let context = authorization::Surroundings { mesh: &mesh, root: &root_namespace, services: &services, waypoints: &waypoints };
@@ -102,6 +113,10 @@ pub fn translate(objects: &Objects, settings: &Settings, captured: &BTreeSet<Wor
     for routes in routes.into_values() {
         model.upsert_document(Document::Routes(Box::new(routes)));
     }
+    for rule in traffic.into_values() {
+        model.upsert_document(Document::Traffic(Box::new(rule)));
+    }
+    model.http = Arc::new(from_mesh.http);
     Translation { model, messages: report.into_messages(), conditions, root_namespace }
 }
 

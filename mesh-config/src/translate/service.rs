@@ -23,6 +23,9 @@ use crate::{
     status::{Code, Level, Message},
 };
 
+/// Whom a Service is exported to.
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
 /// A service of the model, with what its endpoints must know of it.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
@@ -122,6 +125,12 @@ fn of_kubernetes(
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         tell(Level::Warning, Code::NotHonoured, "spec.sessionAffinity", "connections are balanced without affinity".into());
     }
+    let exported = service.metadata.annotations.as_ref().and_then(|annotations| annotations.get(EXPORT_TO));
+    if exported.is_some_and(|targets| !targets.split(',').any(|target| target.trim() == "*")) {
+        tell(Level::Warning, Code::NotHonoured, "metadata.annotations", format!("{EXPORT_TO}: every namespace sees the service"));
+    }
+    let namespace = namespace_of(objects, &name.namespace);
+    let http_enabled = protocol::http_enabled(Some(&service.metadata), namespace);
     let mut ports = Vec::new();
     let mut wire_ports = Vec::new();
     for (index, port) in spec.ports.iter().flatten().enumerate() {
@@ -140,7 +149,7 @@ fn of_kubernetes(
         wire_ports.push(ServicePort {
             service_port: number,
             target_port: if let Target::Number(target) = target { target } else { 0 },
-            protocol: protocol::of_port(port.port, &name, port.app_protocol.as_deref()),
+            protocol: protocol::seen(protocol::of_port(port.port, &name, port.app_protocol.as_deref()), http_enabled),
         });
         ports.push(Port { number, name, target });
     }
@@ -153,7 +162,6 @@ fn of_kubernetes(
     if addresses.is_empty() && !headless {
         tell(Level::Info, Code::NoAddress, "spec.clusterIP", "no address: reached by the addresses of its pods only".into());
     }
-    let namespace = namespace_of(objects, &name.namespace);
     Some(Draft {
         service: model::Service {
             name: name.name.clone(),
@@ -204,6 +212,8 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
     if ranges.is_empty() {
         tell(Level::Info, Code::NoAddress, "spec.addresses", "no address: connections are not recognised by address");
     }
+    let namespace = namespace_of(objects, &name.namespace);
+    let http_enabled = protocol::http_enabled(Some(&entry.metadata), namespace);
     let mut ports = Vec::new();
     let mut wire_ports = Vec::new();
     for port in &spec.ports {
@@ -212,10 +222,10 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
             continue;
         }
         let target = u16::try_from(port.target_port).ok().filter(|target| *target != 0).unwrap_or(number);
-        wire_ports.push(ServicePort { service_port: number, target_port: target, protocol: protocol::parse(&port.protocol) });
+        let protocol = protocol::seen(protocol::parse(&port.protocol), http_enabled);
+        wire_ports.push(ServicePort { service_port: number, target_port: target, protocol });
         ports.push(Port { number, name: port.name.clone(), target: Target::Number(target) });
     }
-    let namespace = namespace_of(objects, &name.namespace);
     let load_balancing = if spec.resolution == Resolution::None {
         LoadBalancing { mode: RoutingMode::Passthrough, preference: Vec::new(), health: HealthPolicy::AllowAll }
     } else {

@@ -240,7 +240,10 @@ impl Facts<'_> {
             workload.workload_name = name.name.clone();
             let host = by_name.then(|| endpoint.address.as_str().into());
             let origin = Origin::Inline { ports: ports_of(endpoint), host };
-            drafts.push(self.draft(workload, source.clone(), &entry.metadata, origin));
+            let mut draft = self.draft(workload, source.clone(), &entry.metadata, origin);
+            // Subsets speak of the endpoint's own labels.
+            draft.labels.extend(endpoint.labels.clone());
+            drafts.push(draft);
         }
         drafts
     }
