@@ -44,7 +44,7 @@ mod tests;
 
 pub use hash::{hash, hash_address};
 pub use pick::{InFlight, MAX_TRIES, Picker, Retry};
-pub use pool::{NoEndpoint, Pool};
+pub use pool::{NoEndpoint, Pool, PoolId};
 pub use query::{Query, Standing};
 pub use view::Member;
 pub use warmup::share as warmup_share;

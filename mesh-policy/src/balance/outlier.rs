@@ -43,6 +43,13 @@ pub enum Outcome {
     Opened,
 }
 
+impl Outcome {
+    /// Whether it clears what an endpoint did before.
+    pub fn is_success(self, policy: &OutlierDetection) -> bool {
+        matches!(sign(policy, self), Sign::Success)
+    }
+}
+
 /// What an endpoint did too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
