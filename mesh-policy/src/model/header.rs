@@ -23,7 +23,7 @@ pub struct HeaderMatch {
     pub value: TextMatch,
 }
 
-/// What is done to the headers of a message: set, then add, then remove.
+/// What is done to the headers of a message: remove, then set, then add, as Envoy does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderOps {
