@@ -47,6 +47,11 @@ impl Pool {
         &self.0.service
     }
 
+    /// Whoever stands behind the service, ready or not, on whatever port.
+    pub fn endpoints(&self) -> &Arc<[Endpoint]> {
+        &self.0.endpoints
+    }
+
     /// Whether this is the pool of the same service and endpoints, by identity.
     pub fn holds(&self, service: &Arc<Service>, endpoints: &[Endpoint]) -> bool {
         Arc::ptr_eq(&self.0.service, service)
@@ -83,6 +88,16 @@ impl Pool {
         let position = service.ports.iter().position(|port| port.service_port == query.port).ok_or(NoEndpoint::Port)?;
         let build = || View::build(service, service.ports[position], endpoints, query);
         Picker::new(views[position].find_or_add(service, query, build)?.clone(), query, standing)
+    }
+}
+
+#[cfg(test)]
+impl Pool {
+    /// How many views of a port there are.
+    pub(super) fn views(&self, service_port: u16) -> usize {
+        let position = self.0.service.ports.iter().position(|port| port.service_port == service_port).expect("a port");
+        let links = std::iter::successors(self.0.views[position].0.get(), |link| link.next.0.get());
+        links.count()
     }
 }
 

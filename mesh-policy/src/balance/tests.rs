@@ -1,5 +1,8 @@
 //! Who may be picked against a naive ranking, and how often against what weights and loads promise.
 
+mod nearness;
+mod policies;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

@@ -192,6 +192,13 @@ impl Model {
     /// Indexes the present state. Where two objects claim one address, the first by key keeps it, so that the same
     /// objects always give the same snapshot.
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_after(&Snapshot::default())
+    }
+
+    /// The next snapshot, to which the pools go over, with all that they have built, whose service, endpoints and
+    /// DestinationRules are the same as in the previous one.
+    pub fn snapshot_after(&self, previous: &Snapshot) -> Snapshot {
+        let changed = self.services_with_other_traffic(&previous.model);
         let mut snapshot = Snapshot { model: self.clone(), ..Snapshot::default() };
         let mut endpoints: HashMap<ServiceKey, Vec<Endpoint>> = HashMap::new();
         for workload in self.workloads.values() {
@@ -212,7 +219,15 @@ impl Model {
         for service in self.services.values() {
             let key = service.key();
             let behind = snapshot.endpoints.get(&key).cloned().unwrap_or_default();
-            snapshot.pools.insert(key, Pool::new(service.clone(), behind));
+            let kept = previous.pools.get(&key).filter(|pool| pool.holds(service, &behind) && !changed.contains(&key));
+            let pool = match kept {
+                Some(pool) => {
+                    snapshot.endpoints.insert(key.clone(), pool.endpoints().clone());
+                    pool.clone()
+                }
+                None => Pool::new(service.clone(), behind),
+            };
+            snapshot.pools.insert(key, pool);
             for address in &service.addresses {
                 if address.range.prefix_len() == address.range.max_prefix_len() {
                     snapshot.by_virtual_address.entry(address.range.addr()).or_insert_with(|| service.clone());
@@ -232,5 +247,16 @@ impl Model {
             }
         }
         snapshot
+    }
+
+    /// The services whose DestinationRules are not the same objects as in another model.
+    fn services_with_other_traffic<'a>(&'a self, other: &'a Self) -> HashSet<&'a ServiceKey> {
+        let differing = |one: &'a Self, other: &'a Self| {
+            let is_other = |(key, rule): &(&TrafficKey, &Arc<TrafficRule>)| {
+                other.traffic.get(key).is_none_or(|same| !Arc::ptr_eq(same, rule))
+            };
+            one.traffic.iter().filter(is_other).map(|(key, _)| &key.service).collect::<Vec<_>>()
+        };
+        differing(self, other).into_iter().chain(differing(other, self)).collect()
     }
 }

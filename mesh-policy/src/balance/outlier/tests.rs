@@ -90,9 +90,18 @@ fn what_counts_in_a_row() {
 #[test]
 fn the_share_of_the_ejected_is_bounded() {
     // percent, endpoints, how many can be ejected
-    for (percent, endpoints, wanted) in
-        [(10, 3, 0), (10, 9, 0), (10, 10, 1), (10, 19, 1), (10, 20, 2), (50, 3, 1), (34, 3, 1), (100, 3, 3), (250, 3, 3), (0, 100, 0)]
-    {
+    for (percent, endpoints, wanted) in [
+        (10, 3, 0),
+        (10, 9, 0),
+        (10, 10, 1),
+        (10, 19, 1),
+        (10, 20, 2),
+        (50, 3, 1),
+        (34, 3, 1),
+        (100, 3, 3),
+        (250, 3, 3),
+        (0, 100, 0),
+    ] {
         let policy = OutlierDetection { max_ejection_percent: percent, ..policy() };
         let mut detector = Detector::new(s(0));
         for number in 0..endpoints {
@@ -130,9 +139,7 @@ fn ejections_grow_and_shrink() {
         }
         assert!(detector.is_ejected(&a));
     };
-    let returns = |detector: &mut Detector, from: u64| {
-        (from..).find(|now| detector.advance(&policy, s(*now))).expect("some day")
-    };
+    let returns = |detector: &mut Detector, from: u64| (from..).find(|now| detector.advance(&policy, s(*now))).expect("some day");
     eject(&mut detector, s(4));
     assert_eq!(returns(&mut detector, 4), 40, "the first tick after 34");
     eject(&mut detector, s(41));
