@@ -68,6 +68,12 @@ fn has_targets(policy: &AuthorizationPolicy) -> bool {
     policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty()
 }
 
+/// A policy, and which of the written rules each of its rules is.
+struct Written {
+    policy: Authorization,
+    places: Vec<usize>,
+}
+
 /// Workloads behind a target that serve its ports alike.
 struct Group {
     members: Vec<usize>,
@@ -131,8 +137,9 @@ impl Context<'_> {
         let all = self.by_namespace.values().filter(|_| mesh_wide);
         let selects = |index: &usize| selector.is_none_or(|labels| matches(labels, &self.drafts[*index].labels));
         let workloads: Vec<usize> = own.chain(all).flatten().copied().filter(selects).collect();
-        let policy = self.authorization(effect, key, scope, Ports::OfWorkload);
-        http::tell(self, &policy, effect, &workloads);
+        let written = self.authorization(effect, key, scope, Ports::OfWorkload);
+        http::tell(self, &written, effect, &workloads);
+        let policy = written.policy;
         let stands = self.stands(&policy, &workloads);
         if stands.is_empty() {
             if scope == Scope::Workload {
@@ -179,6 +186,13 @@ impl Context<'_> {
         let mut rules = policy.rules.clone();
         for waypoint in &stand.waypoints {
             let caller = Caller { waypoint, mesh: self.mesh };
+            if effect == Effect::Deny && admitted.is_some() && rules.iter().any(|rule| caller.is_left_out_of(rule)) {
+                let text = format!(
+                    "everybody but the waypoint {} is everybody here, where policies on targets admit some clients only",
+                    waypoint.name
+                );
+                self.tell(Level::Warning, Code::NotEnforced, "spec.rules", text);
+            }
             let expanded = rules.iter().flat_map(|rule| {
                 if caller.is_named_in(rule) { caller.expanded(rule, effect, admitted) } else { vec![rule.clone()] }
             });
@@ -218,9 +232,9 @@ impl Context<'_> {
                 name: format!("targeted_{}_{}_{}{of_group}", self.name.name, target.kind, target.name).into(),
             };
             self.assign(&key, &members);
-            let policy = self.authorization(effect, key, Scope::Workload, ports);
-            http::tell(self, &policy, effect, &members);
-            policies.push(policy);
+            let written = self.authorization(effect, key, Scope::Workload, ports);
+            http::tell(self, &written, effect, &members);
+            policies.push(written.policy);
         }
         policies
     }
@@ -273,9 +287,8 @@ impl Context<'_> {
     /// Whether a user has put a waypoint (this one of the policy's namespace, or any) before the workload or before a
     /// service that it stands behind.
     fn has_waypoint(&self, draft: &Draft, name: Option<&str>) -> bool {
-        let is_meant = |waypoint: &WaypointName| {
-            name.is_none_or(|name| waypoint.name == name && waypoint.namespace == *self.name.namespace)
-        };
+        let is_meant =
+            |waypoint: &WaypointName| name.is_none_or(|name| waypoint.name == name && waypoint.namespace == *self.name.namespace);
         self.waypoints_before(draft).any(is_meant)
     }
 
@@ -284,11 +297,12 @@ impl Context<'_> {
         draft.waypoint.iter().chain(behind.filter_map(|service| service.waypoint.as_ref()))
     }
 
-    fn authorization(&mut self, effect: Effect, key: PolicyKey, scope: Scope, ports: Ports) -> Authorization {
+    fn authorization(&mut self, effect: Effect, key: PolicyKey, scope: Scope, ports: Ports) -> Written {
         let reader = Reader { effect, namespace: &self.name.namespace, mesh: self.mesh, ports };
-        let mut rules = Vec::new();
+        let (mut rules, mut places) = (Vec::new(), Vec::new());
         for (index, rule) in self.policy.spec.rules.iter().enumerate() {
             let outcome = reader.rule(&format!("spec.rules[{index}]"), rule);
+            places.extend(outcome.rule.is_some().then_some(index));
             rules.extend(outcome.rule);
             for field in outcome.not_enforced {
                 let text = match effect {
@@ -302,7 +316,7 @@ impl Context<'_> {
             Effect::Allow => model::Action::Allow,
             Effect::Deny => model::Action::Deny,
         };
-        Authorization { key, scope, action, dry_run: self.dry_run(), rules }
+        Written { policy: Authorization { key, scope, action, dry_run: self.dry_run(), rules }, places }
     }
 
     fn dry_run(&mut self) -> bool {

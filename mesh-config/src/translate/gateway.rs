@@ -64,7 +64,10 @@ pub(super) fn routes(objects: &Objects, services: &Services, retry: &RetryPolicy
     for draft in &drafts {
         let lost = lost.get(&draft.key);
         tell(draft, report);
-        attached.conditions.insert(draft.key.clone(), conditions::of_route(draft, lost));
+        let found = conditions::of_route(draft, lost);
+        if !found.parents.is_empty() {
+            attached.conditions.insert(draft.key.clone(), found);
+        }
     }
     attached.routes = precedence::merged(drafts, &lost);
     attached
@@ -125,7 +128,7 @@ fn of_http(name: &Name, route: &HttpRoute, surroundings: &Surroundings<'_>, repo
     let spec = &route.spec;
     let parents = attach::parents(&key, &spec.parent_refs, surroundings.services, report);
     remark(&key, !spec.hostnames.is_empty(), spec.use_default_gateways.as_deref(), &parents, report);
-    let backends = Backends { surroundings, route: &key };
+    let backends = Backends { surroundings, route: &key, parents: &spec.parent_refs };
     let rules = http::rules(spec, &backends, report);
     draft(key, &route.metadata, parents, rules)
 }
@@ -135,7 +138,7 @@ fn of_grpc(name: &Name, route: &GrpcRoute, surroundings: &Surroundings<'_>, repo
     let spec = &route.spec;
     let parents = attach::parents(&key, &spec.parent_refs, surroundings.services, report);
     remark(&key, !spec.hostnames.is_empty(), spec.use_default_gateways.as_deref(), &parents, report);
-    let backends = Backends { surroundings, route: &key };
+    let backends = Backends { surroundings, route: &key, parents: &spec.parent_refs };
     let rules = grpc::rules(spec, &backends, report);
     draft(key, &route.metadata, parents, rules)
 }
@@ -145,7 +148,7 @@ fn of_tls(name: &Name, route: &TlsRoute, surroundings: &Surroundings<'_>, report
     let spec = &route.spec;
     let parents = attach::parents(&key, &spec.parent_refs, surroundings.services, report);
     remark(&key, false, spec.use_default_gateways.as_deref(), &parents, report);
-    let rules = stream::tls_rules(spec, &Backends { surroundings, route: &key });
+    let rules = stream::tls_rules(spec, &Backends { surroundings, route: &key, parents: &spec.parent_refs });
     draft(key, &route.metadata, parents, rules)
 }
 
@@ -154,7 +157,7 @@ fn of_tcp(name: &Name, route: &TcpRoute, surroundings: &Surroundings<'_>, report
     let spec = &route.spec;
     let parents = attach::parents(&key, &spec.parent_refs, surroundings.services, report);
     remark(&key, false, spec.use_default_gateways.as_deref(), &parents, report);
-    let rules = stream::tcp_rules(spec, &Backends { surroundings, route: &key });
+    let rules = stream::tcp_rules(spec, &Backends { surroundings, route: &key, parents: &spec.parent_refs });
     draft(key, &route.metadata, parents, rules)
 }
 

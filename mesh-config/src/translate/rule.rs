@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use mesh_policy::model::{
-    self, Clause, HeaderCondition, IpMatch, Match, Mesh, PathPattern, PathTemplate, ServiceAccountMatch, StringMatch, TrustDomain,
-    header,
+    self, Clause, HeaderCondition, IpMatch, Match, Mesh, PathPattern, PathTemplate, ServiceAccountMatch, StringMatch,
+    TrustDomain, header,
 };
 
 use super::network::{block, port};

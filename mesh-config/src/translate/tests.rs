@@ -1,9 +1,14 @@
 //! Each file of `cases/` is a set of objects; its translation is a snapshot. What must hold for all policies is a property.
 
-use std::{collections::BTreeSet, fmt::Write as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mesh_policy::model::{
-    Authorization, Clause, HttpRule, Match, Model, RequestMatch, Routes, Rule, StringMatch, VirtualAddress, WorkloadUid,
+    Authorization, Clause, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset, TrafficPolicy, TrafficRule, VirtualAddress, WorkloadUid,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -17,6 +22,7 @@ use crate::{
 };
 
 mod never_open;
+mod precedence;
 
 fn objects(text: &str) -> Objects {
     let mut objects = Objects::default();
@@ -35,23 +41,26 @@ fn translated(text: &str) -> Translation {
     translate(&objects(text), &Settings::default(), &BTreeSet::from(captured))
 }
 
+fn case_files() -> Vec<(String, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/translate/cases");
+    let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
 #[test]
 fn cases() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/translate/cases");
-    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    assert!(!names.is_empty());
-    for path in names {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let name = path.file_stem().unwrap().to_str().unwrap();
+    for (name, path) in case_files() {
+        let text = std::fs::read_to_string(path).unwrap();
         insta::assert_snapshot!(name, print(&translated(&text)));
     }
 }
 
 #[test]
 fn the_order_of_objects_makes_no_difference() {
-    for case in ["pods", "elsewhere", "services", "entries", "authorization", "targets", "peer"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/translate/cases/{case}.yaml"));
+    for (case, path) in case_files() {
         let text = std::fs::read_to_string(path).unwrap();
         let reversed: Vec<&str> = text.split("\n---\n").collect::<Vec<_>>().into_iter().rev().collect();
         assert_eq!(print(&translated(&text)), print(&translated(&reversed.join("\n---\n"))), "{case}");
@@ -60,11 +69,14 @@ fn the_order_of_objects_makes_no_difference() {
 
 /// Short enough to be read, complete enough to notice any difference.
 fn print(translation: &Translation) -> String {
-    let Translation { model: Model { workloads, services, policies, routes, traffic, http: _, mesh }, messages, conditions, root_namespace } =
+    let Translation { model: Model { workloads, services, policies, routes, traffic, http, mesh }, messages, conditions, root_namespace } =
         translation;
     let mut out = String::new();
     let line = &mut out;
     writeln!(line, "mesh {mesh:?} root={root_namespace}").unwrap();
+    if **http != HttpSettings::default() {
+        writeln!(line, "http {}", said(http)).unwrap();
+    }
     for service in services.values() {
         let addresses: Vec<String> =
             service.addresses.iter().map(|VirtualAddress { network, range }| format!("{network}/{range}")).collect();
@@ -83,6 +95,9 @@ fn print(translation: &Translation) -> String {
         writeln!(line, "  {} node={:?} {:?} {:?} {:?}", w.identity(), w.node, w.tunnel, w.network_mode, w.health).unwrap();
         let (kind, owner, name, revision) = (w.kind, &w.workload_name, &w.canonical_name, &w.canonical_revision);
         writeln!(line, "  {kind:?} {owner} canonical={name}/{revision} capacity={} {:?}", w.capacity, w.locality).unwrap();
+        if !w.labels.is_empty() {
+            writeln!(line, "  labels {:?}", w.labels).unwrap();
+        }
         for (service, ports) in &w.services {
             let ports: Vec<String> = ports.iter().map(|port| format!("{}->{}", port.service_port, port.target_port)).collect();
             writeln!(line, "  behind {service} {}", ports.join(" ")).unwrap();
@@ -119,7 +134,13 @@ fn print(translation: &Translation) -> String {
         }
     }
     for rule in traffic.values() {
-        writeln!(line, "\ntraffic {}\n{}", rule.key, serde_json::to_string_pretty(rule).unwrap()).unwrap();
+        let TrafficRule { key, origin, policy, ports, subsets } = &**rule;
+        writeln!(line, "\ntraffic {key} by {origin}").unwrap();
+        line.push_str(&levels("  ", policy, ports));
+        for (name, Subset { labels, policy, ports }) in subsets {
+            writeln!(line, "  subset {name} {labels:?}").unwrap();
+            line.push_str(&levels("    ", policy, ports));
+        }
     }
     for (key, Conditions { own, parents }) in conditions {
         writeln!(line, "\nconditions of {key}").unwrap();
@@ -134,6 +155,14 @@ fn print(translation: &Translation) -> String {
         for message in messages {
             writeln!(line, "  {:?} {:?} {}: {}", message.level, message.code, message.field, message.text).unwrap();
         }
+    }
+    out
+}
+
+fn levels(indent: &str, policy: &TrafficPolicy, ports: &BTreeMap<u16, Arc<TrafficPolicy>>) -> String {
+    let mut out = format!("{indent}{}\n", said(policy));
+    for (port, policy) in ports {
+        out += &format!("{indent}port {port} {}\n", said(&**policy));
     }
     out
 }

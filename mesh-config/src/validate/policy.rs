@@ -149,12 +149,7 @@ fn source(at: &str, source: &Source) -> Vec<Problem> {
 fn operation(at: &str, operation: &Operation) -> Vec<Problem> {
     let Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } = operation;
     let mut problems = Vec::new();
-    let texts = [
-        ("hosts", hosts),
-        ("notHosts", not_hosts),
-        ("methods", methods),
-        ("notMethods", not_methods),
-    ];
+    let texts = [("hosts", hosts), ("notHosts", not_hosts), ("methods", methods), ("notMethods", not_methods)];
     for (name, values) in texts {
         problems.extend(each(at, name, values, not_empty));
     }

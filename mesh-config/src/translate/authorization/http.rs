@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use mesh_policy::model::{Authorization, RequestMatch, Rule, ServiceKey};
+use mesh_policy::model::{RequestMatch, Rule, ServiceKey};
 
 use super::{
     super::{rule::Effect, service::Services, workload::Draft},
-    Context,
+    Context, Written,
 };
 use crate::status::{Code, Level, Message};
 
@@ -18,7 +18,8 @@ type Undeclared = BTreeSet<(ServiceKey, u16, u16)>;
 
 /// Tells a policy that speaks of requests which of the ports that it protects may carry something else: there it fails
 /// closed.
-pub(super) fn tell(context: &mut Context<'_>, policy: &Authorization, effect: Effect, workloads: &[usize]) {
+pub(super) fn tell(context: &mut Context<'_>, written: &Written, effect: Effect, workloads: &[usize]) {
+    let Written { policy, places } = written;
     if !policy.rules.iter().any(speaks_of_requests) {
         return;
     }
@@ -27,7 +28,7 @@ pub(super) fn tell(context: &mut Context<'_>, policy: &Authorization, effect: Ef
         collect(draft, context.services, &mut found);
         found
     });
-    for (index, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| speaks_of_requests(rule)) {
+    for (place, rule) in places.iter().zip(&policy.rules).filter(|(_, rule)| speaks_of_requests(rule)) {
         let only = ports_of(rule);
         let meant = undeclared.iter().filter(|(_, _, target)| only.as_ref().is_none_or(|only| only.contains(target)));
         let mut meant: Vec<String> = meant.map(|(service, port, _)| format!("{service}:{port}")).collect();
@@ -44,8 +45,8 @@ pub(super) fn tell(context: &mut Context<'_>, policy: &Authorization, effect: Ef
         };
         // A rule that names the port speaks of it on purpose.
         let level = if only.is_some() { Level::Warning } else { Level::Info };
-        let text = format!("{then}: {}{rest} not declared HTTP", meant.join(", "));
-        let field = format!("spec.rules[{index}]");
+        let text = format!("{then}; not declared HTTP: {}{rest}", meant.join(", "));
+        let field = format!("spec.rules[{place}]");
         context.report.tell(context.source(), Message::new(level, Code::NotEnforcedAtL4, field, text));
     }
 }
@@ -56,9 +57,10 @@ fn speaks_of_requests(rule: &Rule) -> bool {
 
 /// The workload's ports that a rule is confined to.
 fn ports_of(rule: &Rule) -> Option<BTreeSet<u16>> {
-    let confined = rule.clauses.iter().filter(|clause| {
-        !clause.matches.is_empty() && clause.matches.iter().all(|one| !one.destination_ports.is_empty())
-    });
+    let confined = rule
+        .clauses
+        .iter()
+        .filter(|clause| !clause.matches.is_empty() && clause.matches.iter().all(|one| !one.destination_ports.is_empty()));
     confined
         .map(|clause| clause.matches.iter().flat_map(|one| one.destination_ports.iter().copied()).collect::<BTreeSet<u16>>())
         .reduce(|one, other| one.intersection(&other).copied().collect())

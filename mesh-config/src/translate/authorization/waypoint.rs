@@ -52,6 +52,17 @@ impl Caller<'_> {
         })
     }
 
+    /// Whether a rule is about everybody but it.
+    pub(super) fn is_left_out_of(self, rule: &Rule) -> bool {
+        rule.clauses.iter().flat_map(|clause| &clause.matches).any(|one| self.is_left_out(one))
+    }
+
+    fn is_left_out(self, one: &Match) -> bool {
+        let named = |text: &StringMatch| matches!(text, StringMatch::Exact(_)) && self.is(text);
+        one.not_principals.iter().any(named)
+            || one.not_service_accounts.iter().any(|account| self.has_account(&account.namespace, &account.name))
+    }
+
     /// The rule as it is where the workload has this stand; `admitted` are the rules of the policies that admit, None
     /// where there is no such policy.
     pub(super) fn expanded(self, rule: &Rule, effect: Effect, admitted: Option<&[Rule]>) -> Vec<Rule> {
@@ -131,10 +142,9 @@ impl Caller<'_> {
     /// For a waypoint that lets everybody through: who is not the waypoint has no identity.
     fn without_its_clients(self, rule: &Rule) -> Rule {
         let narrowed = |one: &Match| {
-            let by_account = one.not_service_accounts.iter().any(|account| self.has_account(&account.namespace, &account.name));
-            let by_principal = one.not_principals.iter().any(|text| matches!(text, StringMatch::Exact(_)) && self.is(text));
+            let left_out = self.is_left_out(one);
             let mut one = one.clone();
-            if by_account || by_principal {
+            if left_out {
                 one.not_principals.push(StringMatch::Presence);
             }
             one

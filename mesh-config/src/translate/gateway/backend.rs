@@ -8,7 +8,7 @@ use super::{super::service::Draft as Service, Surroundings};
 use crate::{
     kinds::{
         Kind, ObjectKey, Objects,
-        gateway::{BackendObject, GATEWAY_GROUP, GrantFrom, GrantTo, HttpBackend, ReferenceGrantSpec, StreamBackend},
+        gateway::{BackendObject, GATEWAY_GROUP, GrantFrom, GrantTo, HttpBackend, ParentRef, ReferenceGrantSpec, StreamBackend},
     },
     status::Code,
 };
@@ -77,6 +77,7 @@ impl Grants {
 pub(super) struct Backends<'a> {
     pub(super) surroundings: &'a Surroundings<'a>,
     pub(super) route: &'a ObjectKey,
+    pub(super) parents: &'a [ParentRef],
 }
 
 impl Backends<'_> {
@@ -100,7 +101,10 @@ impl Backends<'_> {
             ("" | "core", "Service") => {
                 let source = ObjectKey::new(Kind::Service, namespace, name);
                 // Before it is said whether there is such a Service: that is its namespace's own business.
-                if *namespace != **own && !self.surroundings.grants.permit(self.route, namespace, name) {
+                let may = *namespace == **own
+                    || self.is_parent(namespace, name)
+                    || self.surroundings.grants.permit(self.route, namespace, name);
+                if !may {
                     let text = format!("no ReferenceGrant in {namespace} lets a {} of {own} name {source}", self.route.kind);
                     return Err((Reason::RefNotPermitted, text));
                 }
@@ -123,6 +127,17 @@ impl Backends<'_> {
             return Err((Reason::BackendNotFound, format!("{} has no port {port}", service.source)));
         }
         Ok((service.service.key(), port))
+    }
+
+    /// Whether the client dialled this very Service: to send it there exposes nothing (conformance test MeshConsumerRoute).
+    fn is_parent(&self, namespace: &str, name: &str) -> bool {
+        self.parents.iter().any(|parent| {
+            let ParentRef { group, kind, namespace: of_parent, name: called, section_name: _, port: _ } = parent;
+            (group.is_empty() || group == "core")
+                && kind == "Service"
+                && called == name
+                && of_parent.as_deref().unwrap_or(&self.route.name.namespace) == namespace
+        })
     }
 
     /// Istio's kind for names that have no object of their own: hosts of ServiceEntries, of the route's namespace first,

@@ -39,9 +39,8 @@ pub(super) fn of_route(draft: &Draft, lost: Option<&BTreeMap<RoutesKey, ObjectKe
         }
         Some(conditions)
     };
-    let parents = draft.parents.iter().filter_map(|(parent, attachment)| {
-        Some(ParentStatus::new(parent.clone(), of_parent(attachment)?))
-    });
+    let parents =
+        draft.parents.iter().filter_map(|(parent, attachment)| Some(ParentStatus::new(parent.clone(), of_parent(attachment)?)));
     Conditions { own: Vec::new(), parents: parents.collect() }
 }
 
@@ -74,6 +73,7 @@ fn ports<'a>(targets: impl Iterator<Item = &'a RoutesKey>, lost: Option<&BTreeMa
         Some(consumer) => format!("for the clients of {consumer}"),
         None => "for every client".to_owned(),
     };
-    let except = if lost.is_empty() { String::new() } else { format!("; not on {}, which has routes of another kind", list(&lost)) };
+    let except =
+        if lost.is_empty() { String::new() } else { format!("; not on {}, which has routes of another kind", list(&lost)) };
     format!("in force on port {} {whose}{except}", list(&kept))
 }

@@ -57,7 +57,8 @@ fn backend(at: &str, backend: &HttpBackend, backends: &Backends<'_>, rules: &mut
     failing.extend(
         only_of_rules.into_iter().filter(|(_, there)| *there).map(|(name, _)| format!("{name} is not carried out for a backend")),
     );
-    let mut out = Backend { request_headers, response_headers, mirrors, rewrite, ..Backend::new(to, backend.weight.unwrap_or(1)) };
+    let mut out =
+        Backend { request_headers, response_headers, mirrors, rewrite, ..Backend::new(to, backend.weight.unwrap_or(1)) };
     if !failing.is_empty() {
         let text = format!("{}: requests to the backend are answered with {FAILING}", failing.join(", "));
         out.to = BackendRef::Invalid { reason: text.as_str().into() };
@@ -98,9 +99,8 @@ impl Filters {
             self.response_headers = header_ops(found);
         }
         if let Some(MirrorFilter { backend_ref, percent, fraction }) = request_mirror {
-            let of_fraction = fraction.map(|fraction| {
-                f64::from(fraction.numerator) * 100.0 / f64::from(fraction.denominator.unwrap_or(100).max(1))
-            });
+            let of_fraction = fraction
+                .map(|fraction| f64::from(fraction.numerator) * 100.0 / f64::from(fraction.denominator.unwrap_or(100).max(1)));
             let share = percent.map(f64::from).or(of_fraction).unwrap_or(100.0);
             // A copy that leads nowhere is left out; the request goes its way.
             let to = backends.resolve(&format!("{at}.requestMirror.backendRef"), backend_ref, unresolved);
@@ -112,8 +112,7 @@ impl Filters {
             self.redirect = Some(redirect(found));
         }
         if let Some(RewriteFilter { hostname, path }) = url_rewrite {
-            self.rewrite =
-                Some(Rewrite { path: path.as_ref().and_then(change), host: hostname.as_deref().map(Arc::from) });
+            self.rewrite = Some(Rewrite { path: path.as_ref().and_then(change), host: hostname.as_deref().map(Arc::from) });
         }
         if let Some(found) = cors {
             self.cors = Some(of_cors(found));

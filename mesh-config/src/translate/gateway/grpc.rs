@@ -54,7 +54,8 @@ fn grpc_match(written: &GrpcMatch) -> (Rank, HttpMatch) {
         // Nothing in the name of a method means more than itself in an expression.
         (GrpcMethodType::Exact, None, Some(method)) => Some(regex_path(&format!("/[^/]+/{method}"))),
         (GrpcMethodType::RegularExpression, service, method) => {
-            let [service, method] = [service, method].map(|part| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{part})")));
+            let [service, method] =
+                [service, method].map(|part| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{part})")));
             Some(regex_path(&format!("/{service}/{method}")))
         }
     };
