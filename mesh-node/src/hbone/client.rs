@@ -24,7 +24,6 @@ use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     cork::{Cork, Plug, cork},
@@ -34,11 +33,12 @@ use super::{
     queue::Queue,
     settings::{FRAME, MAX_STREAM_WINDOW, PENDING_RESETS, SEND_BUFFER, SMALL_FRAME_OVERHEAD, STREAM_WINDOW, Settings},
     stream::{self, H2Stream, Role},
+    tls::{self, TlsStream},
     window::{Budget, Windows},
 };
-use crate::identity::{LeafFacts, TlsIdentity, VerifyError, peer_facts, tls::ALPN_H2};
+use crate::identity::{LeafFacts, TlsIdentity, VerifyError};
 
-type Connection = h2::client::Connection<Cork<TlsStream<TcpStream>>, Bytes>;
+type Connection = h2::client::Connection<Cork<TlsStream>, Bytes>;
 
 /// A mutual TLS connection with HTTP/2 in it, to one pod. Clones share it.
 ///
@@ -210,25 +210,24 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Relaxed)
 }
 
-type Shaken = (SendRequest<Bytes>, Connection, Plug<TlsStream<TcpStream>>, LeafFacts);
+type Shaken = (SendRequest<Bytes>, Connection, Plug<TlsStream>, LeafFacts);
 
 async fn shake(
     tcp: TcpStream,
     address: SocketAddr,
-    tls: &TlsIdentity,
+    identity: &TlsIdentity,
     expected: &[Identity],
     settings: &Settings,
 ) -> Result<Shaken, HboneError> {
     // Only a speed-up: without it the tunnel works.
     let _ = tcp.set_nodelay(true);
-    let config = tls.client_config(expected).map_err(|source| HboneError::Config { source })?;
+    let config = identity.client_config(expected).map_err(|source| HboneError::Config { source })?;
     let name = ServerName::IpAddress(address.ip().into());
-    let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| tls_failure(address, error))?;
-    let session = stream.get_ref().1;
-    if session.alpn_protocol() != Some(ALPN_H2) {
+    let (stream, peer) = tls::connect(tcp, config, name).await.map_err(|error| tls_failure(address, error))?;
+    if !peer.speaks_http2 {
         return Err(HboneError::NoHttp2 { address });
     }
-    let peer = peer_facts(session).ok_or(HboneError::Peer { address, source: VerifyError::Encoding })?;
+    let peer = peer.facts.ok_or(HboneError::Peer { address, source: VerifyError::Encoding })?;
     let (corked, plug) = cork(stream);
     let (requests, connection) = h2::client::Builder::new()
         .enable_push(false)
@@ -246,7 +245,7 @@ async fn shake(
 }
 
 /// The connection task: frames in and out, pings, idleness, expiry.
-async fn run(mut connection: Connection, plug: Plug<TlsStream<TcpStream>>, shared: Arc<Shared>, settings: Settings) {
+async fn run(mut connection: Connection, plug: Plug<TlsStream>, shared: Arc<Shared>, settings: Settings) {
     let end = {
         let mut keepalive = connection.ping_pong().map(|pings| KeepAlive::new(pings, &settings));
         let mut killed = pin!(shared.kill.notified());

@@ -17,6 +17,7 @@ pub mod server;
 pub mod settings;
 mod staged;
 pub mod stream;
+pub mod tls;
 pub mod window;
 
 #[cfg(test)]

@@ -22,7 +22,6 @@ use tokio::{
     net::TcpStream,
     time::{Sleep, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     cork::{Cork, Plug, cork},
@@ -33,10 +32,11 @@ use super::{
         STREAM_WINDOW, Settings,
     },
     stream::{self, H2Stream, Role},
+    tls::{self, TlsStream},
     window::{Budget, Windows},
 };
 use crate::{
-    identity::{LeafFacts, VerifyError, peer_facts, tls::ALPN_H2},
+    identity::{LeafFacts, VerifyError},
     reason::Reason,
 };
 
@@ -134,7 +134,7 @@ impl ServeError {
     }
 }
 
-type Connection = h2::server::Connection<Cork<TlsStream<TcpStream>>, Bytes>;
+type Connection = h2::server::Connection<Cork<TlsStream>, Bytes>;
 
 /// Serves one accepted connection until it ends. Streams run as tasks of `settings.spawner`.
 ///
@@ -216,17 +216,16 @@ enum Event {
     DrainOver,
 }
 
-type Shaken = (Connection, Plug<TlsStream<TcpStream>>, LeafFacts);
+type Shaken = (Connection, Plug<TlsStream>, LeafFacts);
 
-async fn shake(tcp: TcpStream, tls: Arc<ServerConfig>, settings: &Settings) -> Result<Shaken, ServeError> {
+async fn shake(tcp: TcpStream, config: Arc<ServerConfig>, settings: &Settings) -> Result<Shaken, ServeError> {
     // Only a speed-up: without it the tunnel works.
     let _ = tcp.set_nodelay(true);
-    let stream = TlsAcceptor::from(tls).accept(tcp).await.map_err(tls_failure)?;
-    let session = stream.get_ref().1;
-    if session.alpn_protocol() != Some(ALPN_H2) {
+    let (stream, peer) = tls::accept(tcp, config).await.map_err(tls_failure)?;
+    if !peer.speaks_http2 {
         return Err(ServeError::NoHttp2);
     }
-    let facts = peer_facts(session).ok_or(ServeError::Peer { source: VerifyError::Encoding })?;
+    let facts = peer.facts.ok_or(ServeError::Peer { source: VerifyError::Encoding })?;
     let (corked, plug) = cork(stream);
     let mut builder = h2::server::Builder::new();
     builder
@@ -255,7 +254,7 @@ async fn shake(tcp: TcpStream, tls: Arc<ServerConfig>, settings: &Settings) -> R
 fn poll_connection(
     cx: &mut Context<'_>,
     connection: &mut Connection,
-    plug: &Plug<TlsStream<TcpStream>>,
+    plug: &Plug<TlsStream>,
     windows: &Windows,
 ) -> Poll<Event> {
     if let Some(size) = windows.next()

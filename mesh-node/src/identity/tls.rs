@@ -126,6 +126,8 @@ impl TlsIdentity {
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
         config.enable_early_data = false;
+        // For our own records.
+        config.enable_secret_extraction = true;
         Ok(Arc::new(config))
     }
 }
@@ -147,6 +149,8 @@ fn server_config(trust: &Arc<Trust>, certified: &Arc<SingleCertAndKey>) -> Resul
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.ignore_client_order = true;
+    // For our own records.
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 
