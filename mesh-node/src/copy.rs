@@ -7,6 +7,7 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     io,
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -70,9 +71,9 @@ pub async fn bidirectional(downstream: &mut TcpStream, upstream: &mut TcpStream,
     result
 }
 
-/// Makes the close of a socket a reset (linger 0): called on every application's connection as soon as it stands, so
-/// that its peer sees an error and not an empty answer, even when this process is killed.
-pub fn break_on_close(socket: &TcpStream) {
+/// Makes the close of a socket a reset (linger 0): called on every application's connection as soon as it stands, or on
+/// the listener that it comes from, so that its peer sees an error and not an empty answer, even when this process is killed.
+pub fn break_on_close(socket: &impl AsFd) {
     // It can only fail on a socket that is no longer connected, which needs no reset.
     let _ = SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
 }

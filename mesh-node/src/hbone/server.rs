@@ -366,9 +366,11 @@ impl<H: Handler> Stream<H> {
             Ok(read) => read,
             Err(status) => return answer_empty(&mut respond, status),
         };
+        // In a box: what connecting needs is gone while the stream is carried.
+        let connecting = Box::pin(self.handler.connect(&info));
         let decided = tokio::select! {
             biased;
-            decided = timeout(self.answer_timeout, self.handler.connect(&info)) => decided.unwrap_or(Err(Refusal::Unavailable)),
+            decided = timeout(self.answer_timeout, connecting) => decided.unwrap_or(Err(Refusal::Unavailable)),
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return self.resets.note(),
         };
         let upstream = match decided {

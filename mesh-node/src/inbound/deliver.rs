@@ -82,8 +82,7 @@ impl Deliverer {
 
     /// Made inside the pod's namespace: the device is looked up there.
     fn socket(&self, from: Option<SocketAddr>, target: SocketAddr) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         self.marks.exempt(&socket, Exempt::Proxy)?;
         socket.bind_device(Some(b"lo"))?;
         if let Some(from) = from {

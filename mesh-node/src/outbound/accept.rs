@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, error};
 
@@ -28,6 +29,9 @@ where
         Ok(listener) => listener,
         Err(error) => return error!(uid = %pod.uid, %error, "a listener can not be served"),
     };
+    // Inherited by what it accepts. Small messages must not wait for the far side's acknowledgement.
+    let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+    copy::break_on_close(&listener);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -36,18 +40,16 @@ where
                 continue;
             }
         };
-        copy::break_on_close(&stream);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let Some(counted) = pod.connections.take() else {
             debug!(uid = %pod.uid, reason = %Reason::Overload, "connection refused");
             continue;
         };
-        // Small messages must not wait for the far side's acknowledgement.
-        let _ = stream.set_nodelay(true);
         let worker = workers.pick(pod.home);
         let cost = pod.lane(worker).cost.clone();
         if worker == pod.home {
-            let serving = serve(stream, peer, pod.clone(), worker);
+            // In a box: a future that another one takes along counts twice in its size.
+            let serving = Box::pin(serve(stream, peer, pod.clone(), worker));
             tokio::spawn(Metered::new(cost, async move {
                 serving.await;
                 drop(counted);
@@ -57,7 +59,7 @@ where
             let (serve, pod) = (serve.clone(), pod.clone());
             workers.runtime(worker).spawn(Metered::new(cost, async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
-                    serve(stream, peer, pod, worker).await;
+                    Box::pin(serve(stream, peer, pod, worker)).await;
                 }
                 drop(counted);
             }));

@@ -31,10 +31,9 @@ impl Dialer {
     /// Connects to `to` with the pod's own address, so that the network sees pod to pod.
     pub async fn dial(&self, netns: &Netns, to: SocketAddr, how: Exempt) -> Result<TcpStream, Failure> {
         let internal = |what: &str, error: &dyn std::fmt::Display| Failure::new(Reason::Internal, format!("{what}: {error}"));
-        let socket = netns.run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)));
+        let socket = netns.run(|| Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP)));
         let socket = socket.map_err(|error| internal("the pod's namespace", &error))?;
         let socket = socket.map_err(|error| internal("socket", &error))?;
-        socket.set_nonblocking(true).map_err(|error| internal("socket", &error))?;
         self.marks.exempt(&socket, how).map_err(|error| internal("exempting a socket from capture", &error))?;
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
         match tokio::time::timeout(self.timeout, connecting).await {
