@@ -61,12 +61,7 @@ pub struct Told<'a> {
 }
 
 /// The status of every object that has something to be told.
-pub fn desired(
-    admission: &Admission,
-    told: &Told<'_>,
-    captured: &BTreeSet<WorkloadUid>,
-    settings: &Settings,
-) -> Desired {
+pub fn desired(admission: &Admission, told: &Told<'_>, captured: &BTreeSet<WorkloadUid>, settings: &Settings) -> Desired {
     let mut files: BTreeMap<PathBuf, Arc<str>> = BTreeMap::new();
     // Most pods have nothing to be told but this: rendered once, shared by all.
     let [not_captured, is_captured] = [false, true].map(|captured| -> Arc<str> {

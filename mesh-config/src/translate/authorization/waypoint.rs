@@ -117,9 +117,6 @@ impl Caller<'_> {
             not_destination_ports,
             request,
         } = one;
-        fn holds<T>(values: &[T], not_values: &[T], is: impl Fn(&T) -> bool) -> bool {
-            (values.is_empty() || values.iter().any(&is)) && !not_values.iter().any(&is)
-        }
         let asks = *one != Match::default()
             && holds(namespaces, not_namespaces, |text| text_is(text, &self.waypoint.namespace))
             && holds(service_accounts, not_service_accounts, |account| self.has_account(&account.namespace, &account.name))
@@ -163,6 +160,11 @@ impl Caller<'_> {
         let mut domains = std::iter::once(&self.mesh.trust_domain).chain(&self.mesh.trust_domain_aliases);
         domains.any(|domain| text_is(text, &format!("{domain}/ns/{namespace}/sa/{name}")))
     }
+}
+
+/// Any of the values if there are some, and none of the others.
+fn holds<T>(values: &[T], not_values: &[T], is: impl Fn(&T) -> bool) -> bool {
+    (values.is_empty() || values.iter().any(&is)) && !not_values.iter().any(&is)
 }
 
 fn text_is(text: &StringMatch, value: &str) -> bool {

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     kinds::gateway::{
-        HttpRouteMatch, HttpRouteRule, HttpRouteSpec, MatchType, PathMatchType, RoutePath, RouteRetry, RouteTimeouts, ValueMatch,
+        HttpRouteMatch, HttpRouteRule, HttpRouteSpec, MatchType, PathMatchType, RouteDuration, RoutePath, RouteRetry,
+        RouteTimeouts, ValueMatch,
     },
     status::{Code, Level, Message},
 };
@@ -115,8 +116,8 @@ fn text(written: &ValueMatch) -> TextMatch {
 
 fn with_limits(action: &mut HttpAction, timeouts: Option<&RouteTimeouts>, retry: Option<&RouteRetry>, of_mesh: &RetryPolicy) {
     let request = timeouts.and_then(|timeouts| timeouts.request);
-    let each = timeouts.and_then(|timeouts| timeouts.backend_request).and_then(|duration| duration.limit());
-    action.timeout = request.and_then(|duration| duration.limit());
+    let each = timeouts.and_then(|timeouts| timeouts.backend_request).and_then(RouteDuration::limit);
+    action.timeout = request.and_then(RouteDuration::limit);
     let policy = retry.map(|retry| policy(retry, of_mesh));
     action.retry = match (policy, each) {
         (None, None) => None,

@@ -227,16 +227,17 @@ fn is_path(pattern: &str, path: &str) -> bool {
     if !pattern.contains('{') {
         return glob(pattern, path);
     }
-    fn fits(pattern: &[&str], path: &[&str]) -> bool {
-        match (pattern, path) {
-            ([], []) => true,
-            (["{**}", pattern @ ..], _) => (0..=path.len()).any(|taken| fits(pattern, &path[taken..])),
-            (["{*}", pattern @ ..], [segment, path @ ..]) => !segment.is_empty() && fits(pattern, path),
-            ([literal, pattern @ ..], [segment, path @ ..]) => literal == segment && fits(pattern, path),
-            _ => false,
-        }
-    }
     fits(&pattern.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>())
+}
+
+fn fits(pattern: &[&str], path: &[&str]) -> bool {
+    match (pattern, path) {
+        ([], []) => true,
+        (["{**}", pattern @ ..], _) => (0..=path.len()).any(|taken| fits(pattern, &path[taken..])),
+        (["{*}", pattern @ ..], [segment, path @ ..]) => !segment.is_empty() && fits(pattern, path),
+        ([literal, pattern @ ..], [segment, path @ ..]) => literal == segment && fits(pattern, path),
+        _ => false,
+    }
 }
 
 /// A star anywhere stands for anything: the widest that a user can have meant.
