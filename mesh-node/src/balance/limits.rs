@@ -120,8 +120,9 @@ impl Recent {
     fn read(&self, interval: Duration, now: Duration) -> u64 {
         let mut stretches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stretches.roll(interval, now);
-        let passed = now.saturating_sub(stretches.began).div_duration_f64(interval).min(1.0);
-        stretches.current + (stretches.previous as f64 * (1.0 - passed)) as u64
+        let left = interval.saturating_sub(now.saturating_sub(stretches.began)).as_nanos();
+        let still = u128::from(stretches.previous) * left / interval.as_nanos().max(1);
+        stretches.current + u64::try_from(still).unwrap_or(u64::MAX)
     }
 }
 

@@ -82,7 +82,9 @@ pub(super) fn each_dependency(service: &Service, locality: &LocalityPolicy, clie
     match locality {
         LocalityPolicy::OfService | LocalityPolicy::Off => {}
         LocalityPolicy::Failover { .. } | LocalityPolicy::Distribute { .. } => {
-            [RoutingScope::Region, RoutingScope::Zone, RoutingScope::Subzone].iter().for_each(|scope| see(place(*scope, client)));
+            for scope in [RoutingScope::Region, RoutingScope::Zone, RoutingScope::Subzone] {
+                see(place(scope, client));
+            }
         }
         LocalityPolicy::Priority { labels } => {
             let own = labels.iter().filter(|(_, value)| value.is_none());

@@ -26,7 +26,7 @@ use std::{collections::HashMap, time::Duration};
 use crate::model::{OutlierDetection, WorkloadUid};
 
 /// Envoy's default, which Istio does not set.
-const MAX_EJECTION: Duration = Duration::from_secs(300);
+const MAX_EJECTION: Duration = Duration::from_mins(5);
 
 /// How one attempt on an endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

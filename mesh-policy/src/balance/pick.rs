@@ -127,6 +127,15 @@ impl Picker {
         self.pick(in_flight, rng)
     }
 
+    /// The endpoints that could be picked if none were ejected, in their groups: the nearest first, where the groups have
+    /// no fixed shares.
+    pub fn groups(&self) -> impl Iterator<Item = &[Member]> {
+        self.view.groups.iter().map(|group| {
+            let members = group.members();
+            &self.view.members()[members.start as usize..members.end as usize]
+        })
+    }
+
     /// How many endpoints could be picked if none were ejected.
     pub fn len(&self) -> usize {
         self.view.members().len()

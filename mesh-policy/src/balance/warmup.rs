@@ -18,7 +18,9 @@ pub fn share(warmup: &Warmup, age: Duration) -> u32 {
     let aggression = f64::from((*aggression_milli).max(1)) / 1000.0;
     let grown = passed.powf(aggression.recip()) * f64::from(WHOLE);
     let least = minimum_percent.saturating_mul(WHOLE / 100);
-    (grown as u32).max(least).clamp(1, WHOLE)
+    #[expect(clippy::cast_sign_loss, reason = "what has grown from nothing is not negative")]
+    let grown = grown as u32;
+    grown.max(least).clamp(1, WHOLE)
 }
 
 #[cfg(test)]

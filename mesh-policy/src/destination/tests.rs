@@ -1,15 +1,20 @@
 //! One small mesh, one table: what is dialled, and what comes of it in words.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use fastrand::Rng;
 
-use super::{Hop, Plan, plan};
+use super::{Hop, Plan, plan, plan_with};
 use crate::{
-    fixtures::{Idle, Serves, pod, service, uid},
+    balance::Standing,
+    fixtures::{Idle, Serves, key, pod, service, uid},
     model::{
-        Health, HealthPolicy, LoadBalancing, Model, NetworkMode, OutboundPolicy, RoutingMode, RoutingScope, TunnelProtocol,
-        Workload,
+        Balance, Document, HashAlgorithm, HashKey, Health, HealthPolicy, LoadBalancing, Model, NetworkMode, OutboundPolicy,
+        RoutingMode, RoutingScope, TrafficKey, TrafficPolicy, TrafficRule, TunnelProtocol, Workload,
     },
 };
 
@@ -123,6 +128,51 @@ fn a_pod_dialled_itself_is_tried_once() {
     let Plan::Connect(mut candidates) = plan_of(&mesh(), "10.1.1.3:8080") else { panic!("the pod is there") };
     assert!(candidates.next_hop(&|_| false, &Idle, &mut Rng::with_seed(1)).is_some());
     assert_eq!(candidates.next_hop(&|_| false, &Idle, &mut Rng::with_seed(1)), None);
+}
+
+/// A connection that is not HTTP is balanced as the DestinationRule of the client's namespace says, too.
+#[test]
+fn connections_follow_destination_rules_and_what_the_client_has_seen() {
+    let mut model = Model::default();
+    model.upsert_workload(pod("shop/front", &["10.1.0.1"]));
+    model.upsert_service(service("shop/many", &["10.96.0.1"], &[(80, 8080)]));
+    for at in 1..9 {
+        model.upsert_workload(pod(&format!("shop/m-{at}"), &[&format!("10.1.1.{at}")]).serves("shop/many", &[]));
+    }
+    let firsts = |model: &Model, out: &[&str]| {
+        let snapshot = model.snapshot();
+        let source = snapshot.workload(&uid("shop/front")).expect("it is there");
+        let dialled = "10.96.0.1:80".parse().expect("an address");
+        let out: HashSet<_> = out.iter().map(|name| uid(name)).collect();
+        let standing = Standing { out: (!out.is_empty()).then(|| Arc::new(out)), ..Standing::default() };
+        let first = |seed| match plan_with(&snapshot, source, dialled, &|_, _, _| standing.clone()) {
+            Plan::Connect(mut candidates) => {
+                let hop = candidates.next_hop(&|_| false, &Idle, &mut Rng::with_seed(seed)).expect("one");
+                format!("{}/{}", hop.workload().namespace, hop.workload().name)
+            }
+            other => format!("{other:?}"),
+        };
+        (0..50).map(first).collect::<BTreeSet<_>>()
+    };
+    let all = firsts(&model, &[]);
+    assert_eq!(all.len(), 8);
+    assert!(!firsts(&model, &["shop/m-1"]).contains("shop/m-1"));
+    let algorithm = HashAlgorithm::RingHash { minimum_size: 1024 };
+    let sticky = TrafficPolicy { balance: Balance::Hash { key: HashKey::SourceAddress, algorithm }, ..TrafficPolicy::default() };
+    let rule = |consumer: Option<&str>| TrafficRule {
+        key: TrafficKey { service: key("shop/many"), consumer: consumer.map(Arc::from) },
+        origin: "shop/sticky".into(),
+        policy: Arc::new(sticky.clone()),
+        ports: BTreeMap::new(),
+        subsets: BTreeMap::new(),
+    };
+    model.upsert_document(Document::Traffic(Box::new(rule(Some("bank")))));
+    assert_eq!(firsts(&model, &[]).len(), 8, "another namespace's");
+    model.upsert_document(Document::Traffic(Box::new(rule(None))));
+    let own = firsts(&model, &[]);
+    assert_eq!(own.len(), 1, "a client keeps its endpoint: {own:?}");
+    let own = own.first().expect("one").as_str();
+    assert_ne!(firsts(&model, &[own]).first().map(String::as_str), Some(own), "until that is ejected");
 }
 
 /// Node 1 holds shop/page (the source) and shop/here; node 2 the others.

@@ -6,7 +6,7 @@ use crate::balance::{
     hash::{hash, hash_seeded, remix},
 };
 
-/// Envoy's bound.
+/// Envoy's bound, a prime.
 const LARGEST: u32 = 5_000_011;
 
 /// Draws before a member is looked for one by one: only where nearly all are passed over.
@@ -66,6 +66,6 @@ impl Maglev {
 }
 
 fn prime_from(size: u32) -> u32 {
-    let is_prime = |number: &u32| *number > 2 && (2..).take_while(|part| part * part <= *number).all(|part| number % part != 0);
-    (size.clamp(3, LARGEST)..).find(is_prime).expect("there is always a larger prime")
+    let is_prime = |number: &u32| (2..=number.isqrt()).all(|part| !number.is_multiple_of(part));
+    (size.clamp(3, LARGEST)..=LARGEST).find(is_prime).expect("the largest is a prime")
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::balance::{Member, hash::hash};
 
 /// Points of a ring that is not asked to be larger: bounds what extreme weights can cost (1 MiB).
-const MOST: f64 = 65_536.0;
+const MOST: u128 = 65_536;
 
 /// Envoy's bound for a ring, whoever asks.
 const LARGEST: u32 = 8 * 1024 * 1024;
@@ -22,14 +22,16 @@ struct Point {
 impl Ring {
     /// Each member has points by its weight, the lightest as many as make the ring at least `minimum` points.
     pub(super) fn build(minimum: u32, members: &[Member], start: u32) -> Self {
-        let minimum = f64::from(minimum.clamp(1, LARGEST));
-        let total: f64 = members.iter().map(weight).sum();
-        let lightest = members.iter().map(weight).fold(f64::INFINITY, f64::min) / total;
-        let size = ((lightest * minimum).ceil() / lightest).min(minimum.max(MOST));
+        let minimum = u128::from(minimum.clamp(1, LARGEST));
+        let weight = |member: &Member| u128::from(member.weight());
+        let total: u128 = members.iter().map(weight).sum();
+        let lightest = members.iter().map(weight).min().expect("a group has a member");
+        let of_lightest = (minimum * lightest).div_ceil(total);
+        let size = (of_lightest * total / lightest).min(minimum.max(MOST));
         let mut points = Vec::with_capacity(size as usize + members.len());
         let mut name = Vec::new();
         for (member, at) in members.iter().zip(start..) {
-            let count = (size * weight(member) / total).round().max(1.0) as u32;
+            let count = ((size * weight(member) + total / 2) / total).max(1);
             for number in 0..count {
                 name.clear();
                 write!(name, "{}_{number}", member.workload.uid).expect("memory takes every write");
@@ -46,8 +48,4 @@ impl Ring {
         let (before, behind) = self.0.split_at(first);
         behind.iter().chain(before).map(|point| point.member).find(|member| !skips(*member))
     }
-}
-
-fn weight(member: &Member) -> f64 {
-    member.weight() as f64
 }

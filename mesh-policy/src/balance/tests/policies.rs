@@ -25,7 +25,7 @@ fn equal_endpoints_take_turns() {
     assert_eq!(order[..5].iter().collect::<BTreeSet<_>>().len(), 5);
     assert_eq!(order[..5], order[5..]);
     // Two of them out: the others share alike, none takes the turns of its neighbor.
-    let standing = |turn| Standing { out: out(&["w-1", "w-2"]), turn, ..Standing::default() };
+    let standing = |turn| Standing { out: Some(out(&["w-1", "w-2"])), turn, ..Standing::default() };
     let counts = count((0..300).map(|turn| first(&pool, &policy, &standing(turn), None)));
     assert_eq!(counts, [("w-0", 100), ("w-3", 100), ("w-4", 100)].into_iter().map(|(name, n)| (name.to_owned(), n)).collect());
 }
@@ -75,9 +75,9 @@ fn a_key_keeps_its_endpoint_until_that_is_out() {
             let key = hash(&key.to_be_bytes());
             let owner = first(&pool, &policy, &Standing::default(), Some(key));
             assert_eq!(first(&rebuilt, &policy, &Standing::default(), Some(key)), owner);
-            let elsewhere = Standing { out: out(&[if owner == "w-0" { "w-1" } else { "w-0" }]), ..Standing::default() };
+            let elsewhere = Standing { out: Some(out(&[if owner == "w-0" { "w-1" } else { "w-0" }])), ..Standing::default() };
             assert_eq!(first(&pool, &policy, &elsewhere, Some(key)), owner, "{algorithm:?}");
-            let standing = Standing { out: out(&[owner.as_str()]), ..Standing::default() };
+            let standing = Standing { out: Some(out(&[owner.as_str()])), ..Standing::default() };
             assert_ne!(first(&pool, &policy, &standing, Some(key)), owner);
             owners.insert(owner);
         }
@@ -97,7 +97,7 @@ fn what_was_dialled_is_what_passthrough_gives() {
     let source = client();
     let query = |dialled: &str| Query { policy: &policy, dialled: Some(address(dialled)), ..Query::plain(&source, PORT) };
     // Ejected or not: it is what the client asked for.
-    let standing = Standing { out: out(&["w-3"]), ..Standing::default() };
+    let standing = Standing { out: Some(out(&["w-3"])), ..Standing::default() };
     for dialled in ["10.0.0.3", "::ffff:10.0.0.3"] {
         let mut picker = pool.candidates(&query(dialled), &standing).expect("it is there");
         assert_eq!(drain(&mut picker), ["w-3"]);
@@ -111,7 +111,7 @@ fn what_was_dialled_is_what_passthrough_gives() {
 fn the_ejected_are_left_out_by_every_policy() {
     for balance in every_balance() {
         let pool = of(&[1, 2, 1, 3, 1, 1]);
-        let standing = Standing { out: out(&["w-1", "w-3", "w-9"]), turn: 1, ..Standing::default() };
+        let standing = Standing { out: Some(out(&["w-1", "w-3", "w-9"])), turn: 1, ..Standing::default() };
         for seed in 0..50 {
             let mut picker = candidates(&pool, &policy(balance.clone()), &standing, Some(hash(&[seed])));
             let mut all = drain(&mut picker);
@@ -125,7 +125,7 @@ fn the_ejected_are_left_out_by_every_policy() {
 fn with_all_ejected_there_is_none_unless_a_minimum_is_wanted() {
     let pool = of(&[1, 1]);
     let source = client();
-    let standing = Standing { out: out(&["w-0", "w-1"]), ..Standing::default() };
+    let standing = Standing { out: Some(out(&["w-0", "w-1"])), ..Standing::default() };
     let mut policy = TrafficPolicy { outlier: Some(OutlierDetection::default()), ..TrafficPolicy::default() };
     let query = Query { policy: &policy, ..Query::plain(&source, PORT) };
     assert_eq!(pool.candidates(&query, &standing).err(), Some(NoEndpoint::Ejected));
@@ -343,6 +343,6 @@ fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, u32> {
     counts
 }
 
-fn out(names: &[&str]) -> Option<Arc<HashSet<WorkloadUid>>> {
-    Some(Arc::new(names.iter().map(|name| uid(&format!("shop/{name}"))).collect()))
+fn out(names: &[&str]) -> Arc<HashSet<WorkloadUid>> {
+    Arc::new(names.iter().map(|name| uid(&format!("shop/{name}"))).collect())
 }
