@@ -5,7 +5,7 @@
 //! [`Body::within`] breaks it off when it takes too long.
 
 use std::{
-    mem,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -146,6 +146,12 @@ impl Body {
             }
             (_, None) => polled,
         }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use prometheus_client::{
@@ -12,6 +12,40 @@ use prometheus_client::{
 };
 
 use super::series::{AllSeries, Counts, GrpcStatus, Histogram, Outcome, PartyLabels, PathLabels, Series};
+
+/// A counter that somebody else keeps, one value for each value of its label.
+pub(super) struct Watched {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) label: &'static str,
+    pub(super) values: Vec<(&'static str, Reading)>,
+}
+
+/// Reads a counter.
+pub type Reading = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// Shows the counters that are kept elsewhere.
+#[derive(Default)]
+pub(super) struct WatchedCollector(pub(super) Arc<Mutex<Vec<Watched>>>);
+
+impl fmt::Debug for WatchedCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchedCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for WatchedCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for Watched { name, help, label, values } in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (value, read) in values {
+                let labels = [(*label, *value)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&read(), None)?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Shows every series when it is asked for.
 #[derive(Debug)]

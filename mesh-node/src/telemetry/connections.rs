@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use mesh_policy::model::Percent;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::Level;
@@ -34,7 +35,8 @@ pub struct Telemetry {
     shards: [Mutex<HashMap<u64, Arc<Open>>>; SHARDS],
     /// Text until it is told.
     access_form: OnceLock<AccessForm>,
-    spans: OnceLock<Arc<dyn SpanSink>>,
+    /// Where spans go, and the share of requests that are traced of themselves.
+    spans: OnceLock<(Arc<dyn SpanSink>, Percent)>,
 }
 
 struct Open {
@@ -84,14 +86,15 @@ impl Telemetry {
         self.access_form.get().copied().unwrap_or_default()
     }
 
-    /// Where the spans of traced requests go; counts once.
-    pub fn export_spans(&self, sink: Arc<dyn SpanSink>) {
-        let _ = self.spans.set(sink);
+    /// Requests are traced from now on, and their spans go to `sink`: those whose sender says so, and `share` of those whose
+    /// sender says nothing. Counts once.
+    pub fn export_spans(&self, sink: Arc<dyn SpanSink>, share: Percent) {
+        let _ = self.spans.set((sink, share));
     }
 
     /// None: nothing is traced.
-    pub fn spans(&self) -> Option<&dyn SpanSink> {
-        self.spans.get().map(|sink| &**sink)
+    pub(super) fn spans(&self) -> Option<(&dyn SpanSink, Percent)> {
+        self.spans.get().map(|(sink, share)| (&**sink, *share))
     }
 
     /// Counts a connection as opened and lists it until the guard ends.
@@ -124,6 +127,11 @@ impl Telemetry {
         });
         self.shard(id).insert(id, open.clone());
         Tracked { telemetry: self.clone(), id, open, counters, ended: false }
+    }
+
+    /// Counts a request that was not answered by its server.
+    pub fn note_failure(&self, flow: &Flow, reason: Reason) {
+        self.metrics.failure(flow, reason);
     }
 
     /// Counts and logs a connection that was refused before it reached its destination.

@@ -1,6 +1,9 @@
 //! The Prometheus metrics, with the names and labels of Istio's.
 
-use std::{fmt::Write, sync::Arc};
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use mesh_policy::model::Workload;
 use prometheus_client::{
@@ -10,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
-    collect::HttpCollector,
+    collect::{HttpCollector, Reading, Watched, WatchedCollector},
     flow::{Flow, Party},
     series::AllSeries,
 };
@@ -78,6 +81,7 @@ pub struct Metrics {
     pub xds_rejected: Counter,
     pub foreign_programs: Gauge,
     pub(super) http: Arc<AllSeries>,
+    watched: Arc<Mutex<Vec<Watched>>>,
 }
 
 /// The counters of one connection, looked up once.
@@ -107,6 +111,7 @@ impl Metrics {
             xds_rejected: Counter::default(),
             foreign_programs: Gauge::default(),
             http: AllSeries::new(),
+            watched: Arc::default(),
         };
         let m = &metrics;
         registry.register("istio_tcp_connections_opened", "TCP connections opened", m.opened.clone());
@@ -123,6 +128,7 @@ impl Metrics {
         let foreign = m.foreign_programs.clone();
         registry.register("keelson_foreign_connect_programs", "Foreign programs that run before ours at connect()", foreign);
         registry.register_collector(Box::new(HttpCollector(m.http.clone())));
+        registry.register_collector(Box::new(WatchedCollector(m.watched.clone())));
         metrics.registry = registry;
         metrics
     }
@@ -135,6 +141,11 @@ impl Metrics {
             let _ = out.write_str("# encoding failed\n# EOF\n");
         }
         out
+    }
+
+    /// Shows a counter that is kept elsewhere, with one value for each value of `label`.
+    pub fn watch(&self, name: &'static str, help: &'static str, label: &'static str, values: Vec<(&'static str, Reading)>) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Watched { name, help, label, values });
     }
 
     pub(super) fn open(&self, flow: &Flow) -> TcpCounters {

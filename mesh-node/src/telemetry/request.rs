@@ -13,6 +13,7 @@ use http::{
     header::{CONTENT_TYPE, HOST, USER_AGENT},
     uri::PathAndQuery,
 };
+use mesh_policy::model::Percent;
 
 use super::{
     Path, Side, Tallies, Telemetry, access_log,
@@ -178,6 +179,11 @@ impl RequestRecord {
         self.change(|open| open.span = Some(context));
     }
 
+    /// The share of requests that are traced of themselves; None: none is traced at all.
+    pub fn trace_share(&self) -> Option<Percent> {
+        self.telemetry.spans().map(|(_, share)| share)
+    }
+
     /// The head of the answer as it goes to the client.
     pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.change(|open| {
@@ -221,7 +227,7 @@ impl RequestRecord {
         open.path.series().measure(outcome, measured);
         self.tallies.tell(true);
         access_log::write(&open, measured, self.telemetry.access_form());
-        if let (Some(spans), Some(span)) = (self.telemetry.spans(), Span::of(&open, measured)) {
+        if let (Some((spans, _)), Some(span)) = (self.telemetry.spans(), Span::of(&open, measured)) {
             spans.offer(span);
         }
     }
