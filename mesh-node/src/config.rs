@@ -95,6 +95,14 @@ pub struct Config {
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// OpenTelemetry collector that spans go to by OTLP over gRPC, such as http://10.0.0.7:4317 [default: nothing is traced]
+    #[arg(long, env = "KEELSON_OTLP")]
+    pub otlp: Option<String>,
+
+    /// Percent of requests that are traced where their sender says nothing of tracing
+    #[arg(long, env = "KEELSON_TRACE_SAMPLING", default_value_t = 1.0)]
+    pub trace_sampling: f64,
+
     /// Release every capture of this instance, remove all its pins and exit
     #[arg(long)]
     pub uninstall: bool,
@@ -117,6 +125,9 @@ impl Config {
             if !address.ip().is_loopback() {
                 return Err(format!("{flag} {address}: only loopback addresses, pods could reach any other"));
             }
+        }
+        if !(0.0..=100.0).contains(&self.trace_sampling) {
+            return Err(format!("--trace-sampling {}: a percentage, from 0 to 100", self.trace_sampling));
         }
         if self.instance.is_empty() || !self.instance.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
             return Err(format!("--instance {:?}: only letters, digits, '-' and '_'", self.instance));
@@ -153,6 +164,16 @@ mod tests {
         assert_eq!(parse(&["--drain", "2m"]).expect("valid").drain, Duration::from_mins(2));
         for bad in ["", "5", "s", "5 s", "-5s", "5d"] {
             assert!(parse(&["--drain", bad]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_sampling_rate_is_a_percentage() {
+        for good in ["0", "0.01", "100"] {
+            assert_eq!(parse(&["--trace-sampling", good]).expect("valid").validate(), Ok(()), "{good}");
+        }
+        for bad in ["--trace-sampling=-1", "--trace-sampling=100.1", "--trace-sampling=NaN"] {
+            assert!(parse(&[bad]).expect("a number").validate().is_err(), "{bad}");
         }
     }
 

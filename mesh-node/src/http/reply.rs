@@ -98,11 +98,6 @@ impl LocalReply {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", ResponseFlags::NO_CLUSTER, "cluster_not_found")
     }
 
-    /// Outside the mesh, where nothing outside may be reached (`REGISTRY_ONLY`).
-    pub fn blocked() -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, "", ResponseFlags::NONE, "direct_response")
-    }
-
     pub fn no_healthy_upstream() -> Self {
         let flags = ResponseFlags::NO_HEALTHY_UPSTREAM;
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", flags, "no_healthy_upstream")
@@ -138,11 +133,6 @@ impl LocalReply {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, "upstream_per_try_timeout")
     }
 
-    /// The client took too long with its request.
-    pub fn request_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request timeout", ResponseFlags::NONE, "request_overall_timeout")
-    }
-
     pub fn fault(with: AbortWith) -> Self {
         let (status, grpc_status) = match with {
             AbortWith::Http(status) => (StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), None),
@@ -171,13 +161,6 @@ impl LocalReply {
         };
         let mut reply = Self::new(status, "", ResponseFlags::NONE, "direct_response");
         reply.headers.insert(LOCATION, location);
-        reply
-    }
-
-    /// The pod has as much open as it may, or the node is going.
-    pub fn overload() -> Self {
-        let mut reply = Self::new(StatusCode::SERVICE_UNAVAILABLE, "envoy overloaded", ResponseFlags::OVERLOAD, "overload");
-        reply.headers.insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
         reply
     }
 

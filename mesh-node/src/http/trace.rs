@@ -47,15 +47,27 @@ pub struct RemoteContext {
 /// Gives a request its span, where requests are traced, and tells it to the record and to the next hop. Once for each half, on
 /// the headers that go on.
 pub fn follow(headers: &mut HeaderMap, record: &mut RequestRecord, rng: &mut Rng) {
+    adopt(headers, record, rng);
+    if record.span_context().is_some() {
+        tell(headers, record);
+    } else if record.trace_share().is_some() && read(headers) == Incoming::default() {
+        write_unsampled(headers, rng);
+    }
+}
+
+/// The first half of [`follow`]: the record gets its span.
+pub fn adopt(headers: &HeaderMap, record: &mut RequestRecord, rng: &mut Rng) {
     let Some(share) = record.trace_share() else { return };
-    let incoming = read(headers);
-    match decide(&incoming, share, rng) {
-        Some(span) => {
-            write(headers, &span, incoming.formats);
-            record.span(span);
-        }
-        None if incoming == Incoming::default() => write_unsampled(headers, rng),
-        None => {}
+    if let Some(span) = decide(&read(headers), share, rng) {
+        record.span(span);
+    }
+}
+
+/// The second half: the next hop is told of the record's span, as often as the request is sent.
+pub fn tell(headers: &mut HeaderMap, record: &RequestRecord) {
+    if let Some(span) = record.span_context() {
+        let formats = read(headers).formats;
+        write(headers, span, formats);
     }
 }
 

@@ -179,6 +179,10 @@ impl RequestRecord {
         self.change(|open| open.span = Some(context));
     }
 
+    pub fn span_context(&self) -> Option<&SpanContext> {
+        self.open.as_ref()?.span.as_ref()
+    }
+
     /// The share of requests that are traced of themselves; None: none is traced at all.
     pub fn trace_share(&self) -> Option<Percent> {
         self.telemetry.spans().map(|(_, share)| share)
