@@ -18,6 +18,8 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::kinds::{Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, Name, Object, Operation, Rule, Source};
 
+mod waypoint;
+
 /// A connection, its request if it has one, and, as one bit, whether a condition on tokens is fulfilled.
 #[derive(Clone, Debug)]
 struct Facts {
@@ -233,7 +235,7 @@ fn is_path(pattern: &str, path: &str) -> bool {
 fn fits(pattern: &[&str], path: &[&str]) -> bool {
     match (pattern, path) {
         ([], []) => true,
-        (["{**}", pattern @ ..], _) => (0..=path.len()).any(|taken| fits(pattern, &path[taken..])),
+        (["{**}", pattern @ ..], _) => (1..=path.len()).any(|taken| fits(pattern, &path[taken..])),
         (["{*}", pattern @ ..], [segment, path @ ..]) => !segment.is_empty() && fits(pattern, path),
         ([literal, pattern @ ..], [segment, path @ ..]) => literal == segment && fits(pattern, path),
         _ => false,
@@ -254,6 +256,14 @@ fn glob(pattern: &str, text: &str) -> bool {
 /// Whether the only policy matches, as the engine has it: an ALLOW that does not match denies, a DENY that does not allows.
 fn matches(action: Action, rules: &[Rule], facts: &Facts) -> bool {
     let spec = AuthorizationPolicySpec { rules: rules.to_vec(), action, ..AuthorizationPolicySpec::default() };
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {containers: []}\nstatus: {podIP: 10.9.0.1}";
+    let mut objects = objects(pod);
+    insert(&mut objects, "p", spec);
+    judged(translate(&objects, &Settings::default(), &BTreeSet::new()).model, action, facts)
+}
+
+fn insert(objects: &mut Objects, name: &str, spec: AuthorizationPolicySpec) {
     let policy = AuthorizationPolicy {
         api_version: "security.istio.io/v1".into(),
         kind: "AuthorizationPolicy".into(),
@@ -261,11 +271,11 @@ fn matches(action: Action, rules: &[Rule], facts: &Facts) -> bool {
         spec,
         status: None,
     };
-    let pod =
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {containers: []}\nstatus: {podIP: 10.9.0.1}";
-    let mut objects = objects(pod);
-    objects.insert(Name::new("shop", "p"), Object::AuthorizationPolicy(policy.into()));
-    let snapshot = translate(&objects, &Settings::default(), &BTreeSet::new()).model.snapshot();
+    objects.insert(Name::new("shop", name), Object::AuthorizationPolicy(policy.into()));
+}
+
+fn judged(model: Model, action: Action, facts: &Facts) -> bool {
+    let snapshot = model.snapshot();
     let destination = snapshot.workloads().next().unwrap();
     let identity = facts.principal.map(|(namespace, account)| Identity::new(TrustDomain::default(), namespace, account));
     let connection = Connection {
