@@ -4,8 +4,8 @@ use std::io::Write;
 
 use crate::balance::{Member, hash::hash};
 
-/// Points of a ring that is not asked to be larger: bounds what extreme weights can cost (1 MiB).
-const MOST: u128 = 65_536;
+/// Points of a ring that is not asked to be larger (0.5 MiB).
+const MOST: u128 = 32_768;
 
 /// Envoy's bound for a ring, whoever asks.
 const LARGEST: u32 = 8 * 1024 * 1024;
@@ -20,14 +20,15 @@ struct Point {
 }
 
 impl Ring {
-    /// Each member has points by its weight, the lightest as many as make the ring at least `minimum` points.
+    /// Each member has points by its weight, the lightest `minimum`, however many there are: so one more or less moves
+    /// its own keys and no others, where Envoy, which divides the minimum among the endpoints, moves as many again. Only
+    /// rings of more than [`MOST`] points are shrunk.
     pub(super) fn build(minimum: u32, members: &[Member], start: u32) -> Self {
         let minimum = u128::from(minimum.clamp(1, LARGEST));
         let weight = |member: &Member| u128::from(member.weight());
         let total: u128 = members.iter().map(weight).sum();
         let lightest = members.iter().map(weight).min().expect("a group has a member");
-        let of_lightest = (minimum * lightest).div_ceil(total);
-        let size = (of_lightest * total / lightest).min(minimum.max(MOST));
+        let size = (minimum * total / lightest).min(minimum.max(MOST));
         let mut points = Vec::with_capacity(size as usize + members.len());
         let mut name = Vec::new();
         for (member, at) in members.iter().zip(start..) {

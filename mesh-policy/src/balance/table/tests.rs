@@ -14,7 +14,7 @@ const KEYS: u64 = 4000;
 
 #[test]
 fn shares_follow_the_weights() {
-    for (algorithm, tolerance) in [(RING, 0.35), (MAGLEV, 0.15)] {
+    for (algorithm, tolerance) in [(RING, 0.15), (MAGLEV, 0.15)] {
         let members = members(&[1, 1, 2, 4]);
         let table = Table::build(algorithm, &members, 0);
         let mut counts = HashMap::new();
@@ -49,7 +49,7 @@ fn a_table_of_any_size_is_filled() {
 }
 
 proptest::proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The order in which endpoints are listed does not matter, nor do tables have a past.
     #[test]
@@ -81,9 +81,10 @@ proptest::proptest! {
             }
         }
         let fair = KEYS as f64 / with.len() as f64;
-        proptest::prop_assert!((0.4 * fair..2.0 * fair).contains(&to_newcomer), "{to_newcomer} of {KEYS} to it, fair are {fair}");
-        // A ring gives each endpoint a few points fewer; Maglev moves a little beside (§3.4 of the paper).
-        proptest::prop_assert!(elsewhere < fair + 0.02 * KEYS as f64, "{elsewhere} of {KEYS} move between others");
+        proptest::prop_assert!((0.5 * fair..1.6 * fair).contains(&to_newcomer), "{to_newcomer} of {KEYS} to it, fair are {fair}");
+        // Maglev moves a little beside (§3.4 of the paper), as does a ring that is too large for every endpoint's 1024.
+        let bound = if algorithm == RING && with.len() <= 32 { 0.0 } else { fair + 0.02 * KEYS as f64 };
+        proptest::prop_assert!(elsewhere <= bound, "{elsewhere} of {KEYS} move between others");
     }
 
     /// Those that are passed over lose their keys, and nobody else any.
