@@ -5,7 +5,9 @@
 
 pub mod authz;
 pub mod balance;
+pub mod binding;
 pub mod destination;
+pub mod explain;
 pub mod http;
 pub mod model;
 pub mod routing;

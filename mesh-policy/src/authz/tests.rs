@@ -1,15 +1,16 @@
-//! The tables `matches.yaml` and `orders.yaml`, and the engine against a naive one on random policies.
+//! The tables `matches.yaml`, `requests.yaml` and `orders.yaml`, and the engine against a naive one on random policies.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Deserialize;
 
-use super::{Connection, Outcome, decide};
+use super::{Connection, DecidedBy, DenyReason, Outcome, Verdict, decide, decide_request, needs_request};
 use crate::{
     fixtures::pod,
+    http::tests::written::Written,
     model::{
-        Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, RequestMatch, Rule, Scope,
-        ServiceAccountMatch, StringMatch, TrustDomain, Workload,
+        Action, Authorization, Clause, HeaderCondition, Identity, IpMatch, Match, Model, PathPattern, PathTemplate, PolicyKey,
+        RequestMatch, Rule, Scope, ServiceAccountMatch, Snapshot, StringMatch, TrustDomain, Workload, header::Name,
     },
 };
 
@@ -20,20 +21,139 @@ fn a_match_holds_as_the_table_says() {
     let cases: Vec<MatchCase> = serde_saphyr::from_str(include_str!("matches.yaml")).expect("the table reads");
     assert!(cases.len() >= 100, "the table is whole");
     for case in cases {
-        let clause = Clause { matches: vec![case.one.to_model()] };
-        for (action, otherwise) in [(Action::Allow, "NO_ALLOW_MATCHED"), (Action::Deny, "allow")] {
-            let policy = Authorization {
-                key: policy_key("shop/p"),
-                scope: Scope::Namespace,
-                action,
-                dry_run: false,
-                rules: vec![Rule { clauses: vec![clause.clone()] }],
-            };
-            let matched = if action == Action::Allow { "allow by shop/p" } else { "POLICY_DENY by shop/p" };
-            let verdict = case.connection.judge(&cart(), vec![policy]);
-            assert_eq!(verdict.0, if case.holds { matched } else { otherwise }, "{action:?} {case:?}");
+        for action in [Action::Allow, Action::Deny] {
+            let verdict = case.connection.judge(&cart(), vec![only(action, &case.one)]);
+            assert_eq!(verdict.0, answer(action, case.holds), "{action:?} {case:?}");
         }
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestCase {
+    #[serde(rename = "match")]
+    one: MatchText,
+    holds: Vec<String>,
+    fails: Vec<String>,
+    #[serde(default)]
+    deny_only: Vec<String>,
+}
+
+#[test]
+fn a_match_of_requests_holds_as_the_table_says() {
+    let cases: Vec<RequestCase> = serde_saphyr::from_str(include_str!("requests.yaml")).expect("the table reads");
+    let mut count = 0;
+    for RequestCase { one, holds, fails, deny_only } in cases {
+        for (requests, in_allow, in_deny) in [(&holds, true, true), (&fails, false, false), (&deny_only, false, true)] {
+            for request in requests {
+                count += 1;
+                let connection =
+                    ConnectionText { request: (request != "none").then(|| request.clone()), ..ConnectionText::default() };
+                for (action, holds) in [(Action::Allow, in_allow), (Action::Deny, in_deny)] {
+                    let verdict = connection.judge(&cart(), vec![only(action, &one)]);
+                    assert_eq!(verdict.0, answer(action, holds), "{action:?} {one:?} for {request:?}");
+                }
+            }
+        }
+    }
+    assert!(count >= 220, "the table is whole: {count}");
+}
+
+fn only(action: Action, one: &MatchText) -> Authorization {
+    let clause = Clause { matches: vec![one.to_model()] };
+    let rules = vec![Rule { clauses: vec![clause] }];
+    Authorization { key: policy_key("shop/p"), scope: Scope::Namespace, action, dry_run: false, rules }
+}
+
+fn answer(action: Action, holds: bool) -> &'static str {
+    match (action, holds) {
+        (Action::Allow, true) => "allow by shop/p",
+        (Action::Allow, false) => "NO_ALLOW_MATCHED",
+        (Action::Deny, true) => "POLICY_DENY by shop/p",
+        (Action::Deny, false) => "allow",
+    }
+}
+
+#[test]
+fn a_remote_address_is_that_which_a_trusted_proxy_told() {
+    let policy = only(Action::Allow, &MatchText { remote_ips: vec!["10.2.0.0/24".into()], ..MatchText::default() });
+    let snapshot = snapshot(vec![policy]);
+    let written = Written::read("/");
+    let connection = Connection {
+        source_identity: None,
+        source_ip: IpAddr::from([10, 1, 0, 5]),
+        destination_ip: IpAddr::from([10, 1, 0, 9]),
+        destination_port: 8080,
+    };
+    for (told, allowed) in [(None, false), (Some("10.2.0.7"), true), (Some("::ffff:10.2.0.7"), true), (Some("10.3.0.7"), false)] {
+        let request = crate::http::Request { remote_ip: told.map(|told| told.parse().expect("an address")), ..written.request() };
+        assert_eq!(decide_request(&snapshot, &cart(), &connection, &request).is_allowed(), allowed, "{told:?}");
+    }
+}
+
+#[test]
+fn only_policies_that_speak_of_requests_need_them() {
+    let l4 = MatchText { namespaces: vec!["shop".into()], ..MatchText::default() };
+    let l7 = MatchText { methods: vec!["GET".into()], ..MatchText::default() };
+    assert!(!needs_request(&snapshot(vec![]), &cart()));
+    assert!(!needs_request(&snapshot(vec![only(Action::Allow, &l4)]), &cart()));
+    for action in [Action::Allow, Action::Deny] {
+        assert!(needs_request(&snapshot(vec![only(action, &l7)]), &cart()));
+        assert!(needs_request(&snapshot(vec![Authorization { dry_run: true, ..only(action, &l7) }]), &cart()));
+        let elsewhere = Authorization { key: policy_key("bank/p"), ..only(action, &l7) };
+        assert!(!needs_request(&snapshot(vec![elsewhere]), &cart()));
+    }
+}
+
+#[test]
+fn a_refusal_is_detailed_as_istio_does() {
+    let by = |rule| Some(DecidedBy { policy: policy_key("shop/no-writes"), rule });
+    for (outcome, expected) in [
+        (Outcome::Allow { by: by(Some(0)) }, None),
+        (
+            Outcome::Deny { reason: DenyReason::PolicyDeny, by: by(Some(2)) },
+            Some("rbac_access_denied_matched_policy[ns[shop]-policy[no-writes]-rule[2]]"),
+        ),
+        (
+            Outcome::Deny { reason: DenyReason::PolicyNotLoaded, by: by(None) },
+            Some("rbac_access_denied_matched_policy[ns[shop]-policy[no-writes]]"),
+        ),
+        (Outcome::Deny { reason: DenyReason::NoAllowMatched, by: None }, Some("rbac_access_denied_matched_policy[none]")),
+    ] {
+        assert_eq!(outcome.details().as_deref(), expected, "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_rule_that_matched_is_named() {
+    let rule = |text: &str| Rule {
+        clauses: vec![Clause { matches: vec![MatchText { paths: vec![text.into()], ..MatchText::default() }.to_model()] }],
+    };
+    let deny = Authorization { rules: vec![rule("/a"), rule("/b*"), rule("/bc")], ..only(Action::Deny, &MatchText::default()) };
+    let snapshot = snapshot(vec![deny]);
+    for (path, expected) in [("/a", Some(0)), ("/bc", Some(1)), ("/c", None)] {
+        let written = Written::read(path);
+        let connection = Connection {
+            source_identity: None,
+            source_ip: IpAddr::from([10, 1, 0, 5]),
+            destination_ip: IpAddr::from([10, 1, 0, 9]),
+            destination_port: 8080,
+        };
+        let Verdict { outcome, dry_run: _ } = decide_request(&snapshot, &cart(), &connection, &written.request());
+        let found = match outcome {
+            Outcome::Deny { by, .. } => by.and_then(|by| by.rule),
+            Outcome::Allow { .. } => None,
+        };
+        assert_eq!(found, expected, "{path}");
+    }
+}
+
+fn snapshot(policies: Vec<Authorization>) -> Snapshot {
+    let mut model = Model::default();
+    for policy in policies {
+        model.upsert_policy(policy);
+    }
+    model.snapshot()
 }
 
 #[test]
@@ -82,6 +202,8 @@ struct ConnectionText {
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
     port: Option<u16>,
+    /// None: the traffic is not HTTP.
+    request: Option<String>,
 }
 
 impl ConnectionText {
@@ -100,11 +222,12 @@ impl ConnectionText {
             destination_ip: self.destination.unwrap_or_else(|| IpAddr::from([10, 1, 0, 9])),
             destination_port: self.port.unwrap_or(8080),
         };
-        let mut model = Model::default();
-        for policy in policies {
-            model.upsert_policy(policy);
-        }
-        let verdict = decide(&model.snapshot(), destination, &connection);
+        let snapshot = snapshot(policies);
+        let written = self.request.as_deref().map(Written::read);
+        let verdict = match &written {
+            None => decide(&snapshot, destination, &connection),
+            Some(written) => decide_request(&snapshot, destination, &connection, &written.request()),
+        };
         (text_of(&verdict.outcome), verdict.dry_run.as_ref().map(text_of))
     }
 }
@@ -183,6 +306,22 @@ struct MatchText {
     not_destination_ips: Vec<String>,
     destination_ports: Vec<u16>,
     not_destination_ports: Vec<u16>,
+    hosts: Vec<String>,
+    not_hosts: Vec<String>,
+    methods: Vec<String>,
+    not_methods: Vec<String>,
+    paths: Vec<String>,
+    not_paths: Vec<String>,
+    remote_ips: Vec<String>,
+    not_remote_ips: Vec<String>,
+    headers: BTreeMap<String, HeaderText>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HeaderText {
+    values: Vec<String>,
+    not_values: Vec<String>,
 }
 
 impl MatchText {
@@ -200,7 +339,26 @@ impl MatchText {
             not_destination_ips: ranges(&self.not_destination_ips),
             destination_ports: self.destination_ports.clone(),
             not_destination_ports: self.not_destination_ports.clone(),
-            request: RequestMatch::default(),
+            request: self.request(),
+        }
+    }
+
+    fn request(&self) -> RequestMatch {
+        let condition = |(name, text): (&String, &HeaderText)| HeaderCondition {
+            name: Name(name.parse().expect("a header's name")),
+            values: texts(&text.values),
+            not_values: texts(&text.not_values),
+        };
+        RequestMatch {
+            hosts: texts(&self.hosts),
+            not_hosts: texts(&self.not_hosts),
+            methods: texts(&self.methods),
+            not_methods: texts(&self.not_methods),
+            paths: paths(&self.paths),
+            not_paths: paths(&self.not_paths),
+            remote_ips: ranges(&self.remote_ips),
+            not_remote_ips: ranges(&self.not_remote_ips),
+            headers: self.headers.iter().map(condition).collect(),
         }
     }
 }
@@ -213,6 +371,16 @@ fn texts(values: &[String]) -> Vec<StringMatch> {
         (None, None) => StringMatch::Exact(value.as_str().into()),
     };
     values.iter().map(text).collect()
+}
+
+fn paths(values: &[String]) -> Vec<PathPattern> {
+    let pattern = |text: &String| {
+        if text.contains('{') {
+            return PathPattern::Template(PathTemplate::new(text).expect("a template"));
+        }
+        PathPattern::Text(texts(std::slice::from_ref(text)).remove(0))
+    };
+    values.iter().map(pattern).collect()
 }
 
 fn accounts(values: &[String]) -> Vec<ServiceAccountMatch> {

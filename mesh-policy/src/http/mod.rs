@@ -6,6 +6,8 @@
 mod authority;
 mod path;
 mod request;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use authority::{Authority, BadAuthority, authority};
 pub use path::{BadPath, MAX_PATH, normalize_path};

@@ -173,9 +173,10 @@ impl PathTemplate {
                     **literal == **segment && fits(parts, segments)
                 }
                 (Some((TemplatePart::Segment, parts)), Some((segment, segments))) => !segment.is_empty() && fits(parts, segments),
-                // Only literals follow, so that they are the path's end.
+                // Only literals follow, so that they are the path's end. `/a/{**}` holds `/a/`, and not `/a` (Envoy).
                 (Some((TemplatePart::Segments, parts)), _) => {
-                    segments.len().checked_sub(parts.len()).is_some_and(|taken| fits(parts, &segments[taken..]))
+                    let taken = segments.len().checked_sub(parts.len()).filter(|taken| *taken > 0);
+                    taken.is_some_and(|taken| fits(parts, &segments[taken..]))
                 }
                 (None, Some(_)) | (Some(_), None) => false,
             }

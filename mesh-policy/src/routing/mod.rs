@@ -10,6 +10,8 @@ mod connection;
 mod matching;
 mod path;
 mod redirect;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{TlsName, select_tcp, select_tcp_rule, select_tls, select_tls_rule};
 use fastrand::Rng;

@@ -260,7 +260,7 @@ fn matches(action: Action, rules: &[Rule], facts: &Facts) -> bool {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {containers: []}\nstatus: {podIP: 10.9.0.1}";
     let mut objects = objects(pod);
     insert(&mut objects, "p", spec);
-    judged(translate(&objects, &Settings::default(), &BTreeSet::new()).model, action, facts)
+    judged(&translate(&objects, &Settings::default(), &BTreeSet::new()).model, action, facts)
 }
 
 fn insert(objects: &mut Objects, name: &str, spec: AuthorizationPolicySpec) {
@@ -274,7 +274,7 @@ fn insert(objects: &mut Objects, name: &str, spec: AuthorizationPolicySpec) {
     objects.insert(Name::new("shop", name), Object::AuthorizationPolicy(policy.into()));
 }
 
-fn judged(model: Model, action: Action, facts: &Facts) -> bool {
+fn judged(model: &Model, action: Action, facts: &Facts) -> bool {
     let snapshot = model.snapshot();
     let destination = snapshot.workloads().next().unwrap();
     let identity = facts.principal.map(|(namespace, account)| Identity::new(TrustDomain::default(), namespace, account));

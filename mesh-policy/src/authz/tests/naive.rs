@@ -10,12 +10,13 @@ use proptest::{
     sample::{select, subsequence},
 };
 
-use super::{cart, policy_key, texts};
+use super::{cart, paths, policy_key, texts};
 use crate::{
-    authz::{Connection, DecidedBy, DenyReason, Outcome, Verdict, decide},
+    authz::{Connection, DecidedBy, DenyReason, Outcome, Verdict, decide, decide_request},
+    http::tests::written::Written,
     model::{
-        Action, Authorization, Clause, Identity, IpMatch, Match, Model, PolicyKey, RequestMatch, Rule, Scope,
-        ServiceAccountMatch, StringMatch, TrustDomain,
+        Action, Authorization, Clause, HeaderCondition, Identity, IpMatch, Match, Model, PathPattern, PolicyKey, RequestMatch,
+        Rule, Scope, ServiceAccountMatch, StringMatch, TrustDomain, header::Name,
     },
 };
 
@@ -34,7 +35,10 @@ proptest::proptest! {
             destination_ip: caller.destination,
             destination_port: caller.port,
         };
-        let found = decide(&model.snapshot(), &cart, &connection);
+        let found = match &caller.request {
+            None => decide(&model.snapshot(), &cart, &connection),
+            Some(written) => decide_request(&model.snapshot(), &cart, &connection, &written.request()),
+        };
         proptest::prop_assert_eq!(found, naive(&world, &caller));
     }
 }
@@ -82,7 +86,7 @@ fn naive_policy(policy: &Authorization, caller: &Caller) -> Option<usize> {
     for (index, rule) in policy.rules.iter().enumerate() {
         let mut failed_clauses = 0;
         for clause in &rule.clauses {
-            let held = clause.matches.iter().filter(|one| naive_match(one, caller)).count();
+            let held = clause.matches.iter().filter(|one| naive_match(one, policy.action, caller)).count();
             if held == 0 && !clause.matches.is_empty() {
                 failed_clauses += 1;
             }
@@ -94,7 +98,7 @@ fn naive_policy(policy: &Authorization, caller: &Caller) -> Option<usize> {
     matching.first().copied()
 }
 
-fn naive_match(one: &Match, caller: &Caller) -> bool {
+fn naive_match(one: &Match, action: Action, caller: &Caller) -> bool {
     let (principal, namespace, account) = match &caller.identity {
         Some(id) => {
             let uri = id.to_string();
@@ -149,11 +153,67 @@ fn naive_match(one: &Match, caller: &Caller) -> bool {
         ),
     ];
     let written: usize = checks.iter().map(|(values, not_values)| values.len() + not_values.len()).sum();
-    let failed = checks.iter().filter(|(values, not_values)| {
-        let wanted = values.is_empty() || values.contains(&true);
-        !wanted || not_values.contains(&true)
-    });
-    written > 0 && failed.count() == 0
+    let failed = checks.iter().filter(|check| !naive_check(check)).count();
+    let speaks_of_requests = one.request != RequestMatch::default();
+    let request_holds = match (speaks_of_requests, &caller.request, action) {
+        (false, _, _) | (true, None, Action::Deny) => true,
+        (true, None, Action::Allow) => false,
+        (true, Some(written), _) => naive_request(&one.request, action, written, caller),
+    };
+    (written > 0 || speaks_of_requests) && failed == 0 && request_holds
+}
+
+fn naive_check((values, not_values): &(Vec<bool>, Vec<bool>)) -> bool {
+    (values.is_empty() || values.contains(&true)) && !not_values.contains(&true)
+}
+
+fn naive_request(wanted: &RequestMatch, action: Action, written: &Written, caller: &Caller) -> bool {
+    let text_is = |text: &StringMatch, value: &str| match text {
+        StringMatch::Exact(exact) => value == &**exact,
+        StringMatch::Prefix(prefix) => value.split_at_checked(prefix.len()).is_some_and(|(start, _)| start == &**prefix),
+        StringMatch::Suffix(suffix) => {
+            let reversed = |text: &str| text.chars().rev().collect::<String>();
+            reversed(value).starts_with(&reversed(suffix))
+        }
+        StringMatch::Presence => true,
+    };
+    let request = written.request();
+    // Templates become regular expressions.
+    let path_is = |pattern: &PathPattern| match pattern {
+        PathPattern::Text(text) => text_is(text, request.path),
+        PathPattern::Template(template) => {
+            let pattern = regex::escape(template.as_str()).replace("\\{\\*\\*\\}", ".*").replace("\\{\\*\\}", "[^/]+");
+            regex::Regex::new(&format!("^{pattern}$")).expect("a pattern").is_match(request.path)
+        }
+    };
+    let host_is = |text: &StringMatch| {
+        let port = request.host_port.unwrap_or(if request.scheme == "https" { 443 } else { 80 });
+        text_is(text, request.host) || text_is(text, &format!("{}:{port}", request.host))
+    };
+    let in_range = |range: &IpMatch| range.0.contains(&caller.source.to_canonical());
+    let each = |texts: &[StringMatch], is: &dyn Fn(&StringMatch) -> bool| texts.iter().map(is).collect::<Vec<_>>();
+    let method_is = |text: &StringMatch| text_is(text, request.method.as_str());
+    let checks = [
+        (each(&wanted.methods, &method_is), each(&wanted.not_methods, &method_is)),
+        (each(&wanted.hosts, &host_is), each(&wanted.not_hosts, &host_is)),
+        (wanted.paths.iter().map(path_is).collect(), wanted.not_paths.iter().map(path_is).collect()),
+        (wanted.remote_ips.iter().map(in_range).collect(), wanted.not_remote_ips.iter().map(in_range).collect()),
+    ];
+    let header_holds = |condition: &HeaderCondition| {
+        let values: Vec<&str> =
+            request.headers.get_all(&condition.name.0).iter().map(|value| value.to_str().expect("text")).collect();
+        let joined = values.join(",");
+        let mut forms = values.clone();
+        forms.extend((values.len() > 1).then_some(&*joined));
+        let among = |texts: &[StringMatch], value: &&str| texts.iter().any(|text| text_is(text, value));
+        let has_wanted = condition.values.is_empty() || forms.iter().any(|value| among(&condition.values, value));
+        let unwanted = match action {
+            Action::Allow => forms.iter().any(|value| among(&condition.not_values, value)),
+            Action::Deny => !values.is_empty() && values.iter().all(|value| among(&condition.not_values, value)),
+        };
+        has_wanted && !unwanted
+    };
+    checks.iter().all(naive_check) && wanted.headers.iter().all(header_holds)
 }
 
 #[derive(Clone, Debug)]
@@ -169,6 +229,7 @@ struct Caller {
     source: IpAddr,
     destination: IpAddr,
     port: u16,
+    request: Option<Written>,
 }
 
 /// In the order of the model's map, which decides what policy is named where several match.
@@ -228,8 +289,9 @@ fn one_match() -> impl Strategy<Value = Match> {
     (
         (names(), names(), accounts(), accounts(), principals(), principals()),
         (ranges(), ranges(), ranges(), ranges(), ports(), ports()),
+        request_match(),
     )
-        .prop_map(move |(who, what)| Match {
+        .prop_map(move |(who, what, request)| Match {
             namespaces: text(who.0),
             not_namespaces: text(who.1),
             service_accounts: who.2,
@@ -242,8 +304,39 @@ fn one_match() -> impl Strategy<Value = Match> {
             not_destination_ips: what.3,
             destination_ports: what.4,
             not_destination_ports: what.5,
-            request: RequestMatch::default(),
+            request,
         })
+}
+
+fn request_match() -> impl Strategy<Value = RequestMatch> {
+    let text = |values: Vec<&'static str>| texts(&values.into_iter().map(String::from).collect::<Vec<_>>());
+    let path = |values: Vec<&'static str>| paths(&values.into_iter().map(String::from).collect::<Vec<_>>());
+    let methods = || few(&["GET", "POST", "P*", "*T", "*"]);
+    let hosts = || few(&["cart", "cart:80", "ca*", "*rt", "*:8080", "*", "bank"]);
+    let of_paths = || few(&["/a", "/a*", "*/b", "*", "/{*}/b", "/a/{**}", "/a/{*}"]);
+    let ranges = || {
+        few(&["10.0.0.0/8", "10.1.0.5/32", "fd00::/16"])
+            .prop_map(|values| values.into_iter().map(|value| IpMatch(value.parse().expect("a range"))).collect::<Vec<_>>())
+    };
+    let texts_of = || few(&["1", "2", "1*", "*2", "*", "1,2"]);
+    let header = (select(vec!["x-a", "x-b"]), texts_of(), texts_of()).prop_map(move |(name, values, not_values)| {
+        HeaderCondition { name: Name(name.parse().expect("a header's name")), values: text(values), not_values: text(not_values) }
+    });
+    let headers = prop_oneof![6 => Just(()).prop_map(|()| Vec::new()), 1 => vec(header, 1..3)];
+    let some = ((methods(), methods()), (hosts(), hosts()), (of_paths(), of_paths()), (ranges(), ranges()), headers).prop_map(
+        move |(methods, hosts, paths, remote_ips, headers)| RequestMatch {
+            hosts: text(hosts.0),
+            not_hosts: text(hosts.1),
+            methods: text(methods.0),
+            not_methods: text(methods.1),
+            paths: path(paths.0),
+            not_paths: path(paths.1),
+            remote_ips: remote_ips.0,
+            not_remote_ips: remote_ips.1,
+            headers,
+        },
+    );
+    prop_oneof![1 => Just(()).prop_map(|()| RequestMatch::default()), 1 => some]
 }
 
 fn few<T: Copy + std::fmt::Debug + 'static>(values: &[T]) -> impl Strategy<Value = Vec<T>> + use<T> {
@@ -262,6 +355,19 @@ fn caller() -> impl Strategy<Value = Caller> {
             _ => IpAddr::V4(v4),
         })
     };
-    (option::weighted(0.8, identity), address(), address(), select(vec![80u16, 8080, 9090]))
-        .prop_map(|(identity, source, destination, port)| Caller { identity, source, destination, port })
+    (option::weighted(0.8, identity), address(), address(), select(vec![80u16, 8080, 9090]), option::weighted(0.7, request()))
+        .prop_map(|(identity, source, destination, port, request)| Caller { identity, source, destination, port, request })
+}
+
+fn request() -> impl Strategy<Value = Written> {
+    let target = (
+        select(vec!["GET", "POST", "PUT", "HEAD"]),
+        select(vec!["http://cart", "http://cart:8080", "https://cart", "http://bank"]),
+        select(vec!["/", "/a", "/a/b", "/ab", "/x/b", "/a/b/c", "/a/"]),
+    );
+    let headers = vec((select(vec!["x-a", "x-b"]), select(vec!["1", "2", "12", "1,2"])), 0..3);
+    (target, headers).prop_map(|((method, origin, path), headers)| {
+        let headers = headers.into_iter().map(|(name, value)| format!(" | {name}: {value}"));
+        Written::read(&headers.fold(format!("{method} {origin}{path}"), |request, header| request + &header))
+    })
 }

@@ -173,6 +173,7 @@ impl Percent {
     pub const NONE: Self = Self(0);
 
     /// From 0.0 to 100.0, to the fourth decimal; what lies outside is cut off.
+    #[allow(clippy::cast_sign_loss, reason = "the clamp leaves nothing below zero")]
     pub fn of(percent: f64) -> Self {
         Self((percent.clamp(0.0, 100.0) * 10_000.0).round() as u32)
     }
