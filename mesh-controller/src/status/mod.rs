@@ -1,6 +1,8 @@
 //! What objects are told, in files beside them: `.status/keelson/<Kind>/<namespace>/<name>.yaml`.
 
 mod desired;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use desired::{Desired, Told, desired};
