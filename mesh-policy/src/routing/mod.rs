@@ -3,8 +3,8 @@
 //! [`select`] takes the first rule of a [`Routes`] that matches; the order was settled in translation. [`change_path`]
 //! and [`location`] write the paths of rewrites and redirects, [`choose_backend`] draws by weight. What a condition
 //! means is said in one place, [`judge`], which also tells the condition that failed: `meshctl explain` asks the same
-//! function as the data path. Nothing is allocated by a request that follows a rule without rewriting, but for a header
-//! of several values.
+//! function as the data path. Selecting allocates nothing, but for a header of several values none of which matches alone,
+//! and for an expression on an authority with port.
 
 mod connection;
 mod matching;
