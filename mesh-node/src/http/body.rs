@@ -83,12 +83,11 @@ impl Body {
     /// are counted where it is gRPC's.
     #[must_use]
     pub fn counted(mut self, tallies: Arc<Tallies>, side: Side, content_type: Option<&HeaderValue>) -> Self {
-        match &mut self.meter {
-            Some(meter) => meter.also.push((tallies, side)),
-            None => {
-                let framing = is_grpc(content_type).then(Framing::default);
-                self.meter = Some(Box::new(Meter { framing, tallies, side, also: Vec::new() }));
-            }
+        if let Some(meter) = &mut self.meter {
+            meter.also.push((tallies, side));
+        } else {
+            let framing = is_grpc(content_type).then(Framing::default);
+            self.meter = Some(Box::new(Meter { framing, tallies, side, also: Vec::new() }));
         }
         self
     }

@@ -146,8 +146,8 @@ impl<'a> Substitutions<'a> {
             Some(limit) => limit.parse().ok()?,
         };
         let (name, other) = names.split_once('?').map_or((names, None), |(name, other)| (name, Some(other)));
-        let found = match (self.field(name)?, other) {
-            (None, Some(other)) => self.field(other)?,
+        let found = match (self.field(name).ok()?, other) {
+            (None, Some(other)) => self.field(other).ok()?,
             (found, _) => found,
         };
         Some(match found {
@@ -156,23 +156,25 @@ impl<'a> Substitutions<'a> {
         })
     }
 
-    /// None where the name is none; the inner None where there is no such field.
-    fn field(&self, name: &str) -> Option<Option<&'a [u8]>> {
+    /// None where there is no such field.
+    fn field(&self, name: &str) -> Result<Option<&'a [u8]>, NotAName> {
         let name = name.trim();
-        Some(match name.strip_prefix(':').map(str::to_ascii_lowercase).as_deref() {
+        Ok(match name.strip_prefix(':').map(str::to_ascii_lowercase).as_deref() {
             Some("method") => Some(self.method.as_str().as_bytes()),
             Some("path") => Some(self.path_and_query.as_bytes()),
             Some("authority") => Some(self.authority.as_bytes()),
             Some("scheme") => Some(b"http"),
-            Some(_) => return None,
+            Some(_) => return Err(NotAName),
             None => {
-                let name: HeaderName = name.parse().ok()?;
-                let host = (name == HOST).then(|| self.authority.as_bytes());
-                host.or_else(|| self.request.get(name).map(HeaderValue::as_bytes))
+                let name: HeaderName = name.parse().map_err(|_| NotAName)?;
+                if name == HOST { Some(self.authority.as_bytes()) } else { self.request.get(name).map(HeaderValue::as_bytes) }
             }
         })
     }
 }
+
+/// No name of a header, or of a pseudo-header that requests have.
+struct NotAName;
 
 fn protocol(version: Version) -> &'static str {
     match version {

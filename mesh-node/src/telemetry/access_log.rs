@@ -103,8 +103,8 @@ impl<'a> Fields<'a> {
     }
 
     fn line(&self) -> String {
-        fn or_dash<'a>(value: &'a Option<impl AsRef<str>>) -> &'a str {
-            value.as_ref().map_or("-", AsRef::as_ref)
+        fn or_dash(value: Option<&impl AsRef<str>>) -> &str {
+            value.map_or("-", AsRef::as_ref)
         }
         let mut line = String::with_capacity(512);
         // Writing to a String does not fail.
@@ -113,28 +113,28 @@ impl<'a> Fields<'a> {
             "[{}] \"{} {} {}\" {} {} {} {} \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} {} {} {} {} {}",
             self.start_time,
             self.method,
-            or_dash(&self.path),
+            or_dash(self.path.as_ref()),
             self.protocol,
             self.response_code,
             self.response_flags,
-            or_dash(&self.response_code_details),
-            or_dash(&self.connection_termination_details),
-            or_dash(&self.upstream_transport_failure_reason),
+            or_dash(self.response_code_details.as_ref()),
+            or_dash(self.connection_termination_details.as_ref()),
+            or_dash(self.upstream_transport_failure_reason.as_ref()),
             self.bytes_received,
             self.bytes_sent,
             self.duration,
-            or_dash(&self.upstream_service_time),
-            or_dash(&self.x_forwarded_for),
-            or_dash(&self.user_agent),
-            or_dash(&self.request_id),
-            or_dash(&self.authority),
-            or_dash(&self.upstream_host),
-            or_dash(&self.upstream_cluster),
-            or_dash(&self.upstream_local_address),
+            or_dash(self.upstream_service_time.as_ref()),
+            or_dash(self.x_forwarded_for.as_ref()),
+            or_dash(self.user_agent.as_ref()),
+            or_dash(self.request_id.as_ref()),
+            or_dash(self.authority.as_ref()),
+            or_dash(self.upstream_host.as_ref()),
+            or_dash(self.upstream_cluster.as_ref()),
+            or_dash(self.upstream_local_address.as_ref()),
             self.downstream_local_address,
             self.downstream_remote_address,
-            or_dash(&self.requested_server_name),
-            or_dash(&self.route_name),
+            or_dash(self.requested_server_name.as_ref()),
+            or_dash(self.route_name.as_ref()),
         );
         line
     }

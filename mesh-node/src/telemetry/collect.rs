@@ -61,7 +61,7 @@ impl Collector for HttpCollector {
         per_outcome(requests, &all, |mut encoder, counts| {
             encoder.encode_counter::<NoLabelSet, u64, f64>(&counts.requests.load(Relaxed), None)
         })?;
-        let histograms: [(&str, &str, f64, fn(&Counts) -> &Histogram); 3] = [
+        let histograms: [(_, _, _, HistogramOf); 3] = [
             ("istio_request_duration_milliseconds", "Time from a request's first byte to its answer's last", 1e-3, |c| {
                 &c.duration
             }),
@@ -76,7 +76,7 @@ impl Collector for HttpCollector {
                 encoder.encode_histogram::<NoLabelSet>(sum as f64 * unit, count, &buckets, None)
             })?;
         }
-        let messages: [(&str, &str, fn(&Series) -> u64); 2] = [
+        let messages: [(_, _, MessagesOf); 2] = [
             ("istio_request_messages", "gRPC messages of clients", |s| s.request_messages.load(Relaxed)),
             ("istio_response_messages", "gRPC messages of servers", |s| s.response_messages.load(Relaxed)),
         ];
@@ -90,6 +90,9 @@ impl Collector for HttpCollector {
         Ok(())
     }
 }
+
+type HistogramOf = fn(&Counts) -> &Histogram;
+type MessagesOf = fn(&Series) -> u64;
 
 fn per_outcome(
     mut family: MetricEncoder<'_>,

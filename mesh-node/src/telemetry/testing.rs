@@ -1,37 +1,39 @@
 //! Workloads, services and records for tests of telemetry.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use mesh_policy::model::{Identity, Service, TrustDomain, Workload, WorkloadUid};
+use mesh_policy::model::{
+    Health, Identity, LoadBalancing, Locality, NetworkMode, Service, TrustDomain, TunnelProtocol, Workload, WorkloadKind,
+    WorkloadUid,
+};
 
 use super::{Cluster, Direction, Flow, Party, RequestFacts, RequestRecord, Security, Telemetry, Transport};
 
 pub(crate) fn workload(name: &str) -> Arc<Workload> {
-    let default = mesh_policy::model::Workload {
+    Arc::new(Workload {
         uid: WorkloadUid(name.into()),
         name: format!("{name}-7d9c").into(),
         namespace: "shop".into(),
         addresses: vec![[10, 0, 0, 1].into()],
         hostname: "".into(),
         network: "".into(),
-        network_mode: Default::default(),
-        tunnel: Default::default(),
+        network_mode: NetworkMode::default(),
+        tunnel: TunnelProtocol::default(),
         trust_domain: TrustDomain::default(),
         service_account: name.into(),
         node: "node-1".into(),
         cluster: "c1".into(),
         canonical_name: name.into(),
         canonical_revision: "v1".into(),
-        kind: Default::default(),
+        kind: WorkloadKind::default(),
         workload_name: format!("{name}-v1").into(),
         policies: Vec::new(),
-        health: Default::default(),
-        locality: Default::default(),
+        health: Health::default(),
+        locality: Locality::default(),
         capacity: 1,
-        labels: Default::default(),
-        services: Default::default(),
-    };
-    Arc::new(default)
+        labels: BTreeMap::default(),
+        services: BTreeMap::default(),
+    })
 }
 
 pub(crate) fn party(name: &str) -> Party {
@@ -46,7 +48,7 @@ pub(crate) fn service(name: &str) -> Arc<Service> {
         addresses: Vec::new(),
         ports: Vec::new(),
         subject_alt_names: Vec::new(),
-        load_balancing: Default::default(),
+        load_balancing: LoadBalancing::default(),
     })
 }
 

@@ -21,17 +21,17 @@ fn found(fields: &[(&str, &str)]) -> (Option<(String, String)>, Option<bool>) {
     (context.map(|context| (context.trace_id.to_string(), context.span_id.to_string())), sampled)
 }
 
-fn context() -> Option<(String, String)> {
-    Some((TRACE.into(), SPAN.into()))
+fn context() -> (String, String) {
+    (TRACE.into(), SPAN.into())
 }
 
 #[test]
 fn traceparent_is_read_strictly() {
     let parent = |text: &str| found(&[("traceparent", text)]);
-    assert_eq!(parent(&format!("00-{TRACE}-{SPAN}-01")), (context(), Some(true)));
-    assert_eq!(parent(&format!("00-{TRACE}-{SPAN}-00")), (context(), Some(false)));
-    assert_eq!(parent(&format!("00-{TRACE}-{SPAN}-fe")), (context(), Some(false)));
-    assert_eq!(parent(&format!("cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like")), (context(), Some(true)));
+    assert_eq!(parent(&format!("00-{TRACE}-{SPAN}-01")), (Some(context()), Some(true)));
+    assert_eq!(parent(&format!("00-{TRACE}-{SPAN}-00")), (Some(context()), Some(false)));
+    assert_eq!(parent(&format!("00-{TRACE}-{SPAN}-fe")), (Some(context()), Some(false)));
+    assert_eq!(parent(&format!("cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like")), (Some(context()), Some(true)));
     let zeros = "0".repeat(32);
     for bad in [
         String::new(),
@@ -56,9 +56,9 @@ fn traceparent_is_read_strictly() {
 #[test]
 fn b3_is_read_in_both_forms() {
     let single = |text: &str| found(&[("b3", text)]);
-    assert_eq!(single(&format!("{TRACE}-{SPAN}-1")), (context(), Some(true)));
-    assert_eq!(single(&format!("{TRACE}-{SPAN}-d-05e3ac9a4f6e3b90")), (context(), Some(true)));
-    assert_eq!(single(&format!("{TRACE}-{SPAN}")), (context(), None));
+    assert_eq!(single(&format!("{TRACE}-{SPAN}-1")), (Some(context()), Some(true)));
+    assert_eq!(single(&format!("{TRACE}-{SPAN}-d-05e3ac9a4f6e3b90")), (Some(context()), Some(true)));
+    assert_eq!(single(&format!("{TRACE}-{SPAN}")), (Some(context()), None));
     assert_eq!(single("0"), (None, Some(false)));
     let short = Some((format!("{:0>32}", "a3ce929d0e0e4736"), SPAN.to_owned()));
     assert_eq!(single(&format!("a3ce929d0e0e4736-{SPAN}-0")), (short, Some(false)));
@@ -66,8 +66,8 @@ fn b3_is_read_in_both_forms() {
         assert_eq!(single(bad), (None, None), "{bad:?}");
     }
     let multi = [("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN), ("x-b3-sampled", "0")];
-    assert_eq!(found(&multi), (context(), Some(false)));
-    assert_eq!(found(&multi[..2]), (context(), None));
+    assert_eq!(found(&multi), (Some(context()), Some(false)));
+    assert_eq!(found(&multi[..2]), (Some(context()), None));
     assert_eq!(found(&multi[2..]), (None, Some(false)));
     assert_eq!(found(&multi[..1]), (None, None));
     assert_eq!(found(&[("x-b3-flags", "1"), ("x-b3-sampled", "0")]), (None, Some(true)));
@@ -77,7 +77,7 @@ fn b3_is_read_in_both_forms() {
 fn w3c_comes_before_b3() {
     let both = [("traceparent", format!("00-{TRACE}-{SPAN}-00")), ("b3", format!("{}-{SPAN}-1", "1".repeat(32)))];
     let both: Vec<_> = both.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    assert_eq!(found(&both), (context(), Some(false)));
+    assert_eq!(found(&both), (Some(context()), Some(false)));
 }
 
 #[test]

@@ -37,8 +37,8 @@ fn past_the_limit_paths_are_counted_together() {
 #[test]
 fn a_value_falls_into_the_first_bucket_that_holds_it() {
     let histogram = Histogram::default();
-    for value in [0.0, 0.5, 0.6, 1.0, 3_600_000.0, 3_600_001.0] {
-        histogram.add(value as u64, value);
+    for (exact, value) in [(0, 0.0), (0, 0.5), (0, 0.6), (1, 1.0), (3_600_000, 3_600_000.0), (3_600_001, 3_600_001.0)] {
+        histogram.add(exact, value);
     }
     let (sum, buckets) = histogram.read();
     assert_eq!(sum, 7_200_002);
