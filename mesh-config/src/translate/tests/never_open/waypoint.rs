@@ -76,7 +76,7 @@ fn matches_behind(action: Action, rules: &[Rule], admitted: Option<&[Rule]>, fac
         Arc::make_mut(workload).policies.retain(|key| !key.name.starts_with("targeted_"));
         assert_eq!(workload.policies.len(), 1);
     }
-    judged(model, action, facts)
+    judged(&model, action, facts)
 }
 
 fn admits(admitted: Option<&[Rule]>, facts: &Facts) -> bool {
