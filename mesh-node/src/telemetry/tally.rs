@@ -74,14 +74,17 @@ impl Tallies {
 
     /// Adds to the metrics what they have not been told of; `now`, or only when it is time.
     pub(super) fn tell(&self, now: bool) {
+        let found = (self.messages(Side::Request), self.messages(Side::Response));
+        if found == (0, 0) {
+            return;
+        }
         let mut streamed = self.streamed.lock().unwrap_or_else(PoisonError::into_inner);
         if !now && streamed.last.elapsed() < REPORT {
             return;
         }
         streamed.last = Instant::now();
-        let found = (self.messages(Side::Request), self.messages(Side::Response));
         if let Some(path) = &streamed.path {
-            path.series().messages(found.0 - streamed.told.0, found.1 - streamed.told.1);
+            path.series().messages(found.0.saturating_sub(streamed.told.0), found.1.saturating_sub(streamed.told.1));
             streamed.told = found;
         }
     }
