@@ -9,6 +9,7 @@ mod documents;
 mod headers;
 mod identity;
 mod policies;
+mod requests;
 mod resources;
 mod signing_request;
 mod wire;
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "headers", check: headers::check },
     Target { name: "identity", check: identity::check },
     Target { name: "policies", check: policies::check },
+    Target { name: "requests", check: requests::check },
     Target { name: "resources", check: resources::check },
     Target { name: "signing_request", check: signing_request::check },
 ];

@@ -14,6 +14,7 @@ pub mod copy;
 pub mod ebpf;
 pub mod enrol;
 pub mod hbone;
+pub mod http;
 pub mod identity;
 pub mod inbound;
 pub mod metered;
