@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin::{self, Admin, Endpoint, Readiness, SetLog},
-    authz,
+    authz, balance,
     config::Config,
     ebpf::{self, Kernel},
     enrol::{Agent, LocalPods, agent::PodLimits, netns::Netns, record::Records, service::Service},
@@ -128,6 +128,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     tokio::spawn(certificates.clone().run(Arc::new(GrpcAuthority::new(controller, authority))));
     tokio::spawn(reporter.run());
     tokio::spawn(authz::watch(store.clone(), telemetry.clone()));
+    tokio::spawn(balance::forget(store.clone(), agent.pods.clone()));
 
     // Before anybody may enrol: what was captured is served again first.
     agent.adopt().await;

@@ -16,15 +16,17 @@
 //!
 //! Permits count back when they are dropped. No lock is held longer than one of these calls, and none while another is
 //! taken. What belongs to services and endpoints that are gone is forgotten: of endpoints with the first request after
-//! they left, of services in [`PodBalance::retain`], to be called with each new snapshot; beyond [`MOST_BACKENDS`] those
+//! they left, of services with each new snapshot ([`forget`]); beyond [`MOST_BACKENDS`] those
 //! without anything open are forgotten too.
 
 mod backend;
+mod forget;
 mod limits;
 mod pod;
 #[cfg(test)]
 mod tests;
 
 pub use backend::{Backend, BackendKey};
+pub use forget::forget;
 pub use limits::{Limited, Overflow, Permit};
 pub use pod::{BackendReport, Counts, MOST_BACKENDS, PodBalance};

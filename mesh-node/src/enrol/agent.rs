@@ -30,6 +30,7 @@ use super::{
     routing::{DeliveryRouting, RoutingError, Routings},
 };
 use crate::{
+    balance::PodBalance,
     ebpf::{self, Bounds, Kernel, PodCapture},
     hbone, identity,
     inbound::{self, Inbound, ports::DeliveryPorts},
@@ -272,6 +273,7 @@ impl Agent {
             budget,
             connections: ConnectionCount::new(self.limits.connections),
             in_flight: EndpointsInFlight::default(),
+            balance: PodBalance::default(),
             plaintext_passes: AtomicBool::new(running),
             leaving: AtomicBool::new(false),
             routing,

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 use super::{netns::Netns, routing::DeliveryRouting};
 use crate::{
+    balance::PodBalance,
     ebpf::Exempt, hbone, inbound::ports::DeliveryPorts, metered::Cost, outbound::Dialer, reason::Failure, worker::WorkerId,
 };
 
@@ -42,6 +43,8 @@ pub struct Pod {
     pub budget: Arc<hbone::Budget>,
     pub connections: ConnectionCount,
     pub in_flight: EndpointsInFlight,
+    /// What the pod knows of the endpoints that it asks.
+    pub balance: PodBalance,
     /// Plaintext is not judged: the pod ran before it was enrolled and not every node knows yet that it speaks HBONE.
     pub plaintext_passes: AtomicBool,
     /// Nor is it any more: HBONE is being withdrawn.

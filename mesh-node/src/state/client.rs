@@ -68,7 +68,7 @@ impl Client {
                     warn!(%rejected, "a resource on disk is refused by this version");
                 }
                 if resources.received().next().is_some() {
-                    self.store.publish(resources.snapshot());
+                    self.store.publish(resources.snapshot_after(&self.store.load()));
                     info!("serving from the last good state until the controller answers");
                 }
             }
@@ -123,7 +123,7 @@ impl Client {
             tokio::select! {
                 biased;
                 () = at(pending.publish_at) => {
-                    self.store.publish(resources.snapshot());
+                    self.store.publish(resources.snapshot_after(&self.store.load()));
                     pending.publish_at = None;
                     pending.save_at.get_or_insert(Instant::now() + SAVE_EVERY);
                     for acknowledgement in pending.acknowledgements.drain(..) {
@@ -148,7 +148,7 @@ impl Client {
     /// for long, and a restart before it.
     async fn settle(&self, resources: &Resources, pending: &Pending) {
         if pending.publish_at.is_some() {
-            self.store.publish(resources.snapshot());
+            self.store.publish(resources.snapshot_after(&self.store.load()));
         }
         if pending.publish_at.is_some() || pending.save_at.is_some() {
             self.save(disk::encode(resources)).await;

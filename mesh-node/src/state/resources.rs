@@ -76,6 +76,11 @@ impl Resources {
     pub fn snapshot(&self) -> Snapshot {
         self.model.snapshot()
     }
+
+    /// The next snapshot, which takes over what the previous one has built of what is unchanged.
+    pub fn snapshot_after(&self, previous: &Snapshot) -> Snapshot {
+        self.model.snapshot_after(previous)
+    }
 }
 
 #[cfg(test)]
