@@ -13,13 +13,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::replay::Attempt;
 pub use crate::telemetry::{Ending, is_grpc};
-use crate::telemetry::{RequestRecord, Side, Tallies};
+use crate::telemetry::{Side, Tallies};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -250,15 +250,6 @@ impl BodyError {
             Self::Superseded => Ending::Aborted,
         }
     }
-}
-
-/// The answer to a recorded request: what it says and carries is told to `record`, which ends when its body does.
-pub fn observed(response: Response<Body>, mut record: RequestRecord) -> Response<Body> {
-    record.answered(response.status(), response.headers());
-    let tallies = record.tallies();
-    let (head, body) = response.into_parts();
-    let body = body.counted(tallies, Side::Response, head.headers.get(CONTENT_TYPE));
-    Response::from_parts(head, body.on_end(move |ended| record.end(ended.how, ended.trailers)))
 }
 
 /// [`is_grpc`] of a message's headers.
