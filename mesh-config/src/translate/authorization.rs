@@ -72,6 +72,8 @@ fn has_targets(policy: &AuthorizationPolicy) -> bool {
 struct Written {
     policy: Authorization,
     places: Vec<usize>,
+    /// Of each rule whether it denies, and may have named anybody.
+    anybody: Vec<bool>,
 }
 
 /// Workloads behind a target that serve its ports alike.
@@ -139,15 +141,15 @@ impl Context<'_> {
         let workloads: Vec<usize> = own.chain(all).flatten().copied().filter(selects).collect();
         let written = self.authorization(effect, key, scope, Ports::OfWorkload);
         http::tell(self, &written, effect, &workloads);
-        let policy = written.policy;
-        let stands = self.stands(&policy, &workloads);
+        let stands = self.stands(&written, &workloads);
+        let Written { policy, places: _, anybody } = written;
         if stands.is_empty() {
             if scope == Scope::Workload {
                 self.assign(&policy.key, &workloads);
             }
             return vec![policy];
         }
-        stands.into_iter().map(|(stand, workloads)| self.at(&policy, effect, &stand, &workloads)).collect()
+        stands.into_iter().map(|(stand, workloads)| self.at((&policy, &anybody), effect, &stand, &workloads)).collect()
     }
 
     fn assign(&mut self, key: &PolicyKey, workloads: &[usize]) {
@@ -157,7 +159,8 @@ impl Context<'_> {
     }
 
     /// The workloads by the waypoints before them that the policy names. Empty: it names none.
-    fn stands(&self, policy: &Authorization, workloads: &[usize]) -> BTreeMap<Stand, Vec<usize>> {
+    fn stands(&self, written: &Written, workloads: &[usize]) -> BTreeMap<Stand, Vec<usize>> {
+        let Written { policy, places: _, anybody } = written;
         let mut stands: BTreeMap<Stand, Vec<usize>> = BTreeMap::new();
         if self.waypoints.is_empty() {
             return stands;
@@ -166,7 +169,8 @@ impl Context<'_> {
             let draft = &self.drafts[*index];
             let names = |waypoint: &&WaypointName| {
                 let caller = Caller { waypoint, mesh: self.mesh };
-                self.waypoints.contains(waypoint) && policy.rules.iter().any(|rule| caller.is_named_in(rule))
+                let named = anybody.contains(&true) || policy.rules.iter().any(|rule| caller.is_named_in(rule));
+                self.waypoints.contains(waypoint) && named
             };
             let waypoints: BTreeSet<WaypointName> = self.waypoints_before(draft).filter(names).cloned().collect();
             let policies = draft.workload.policies.iter().filter(|key| self.admitting.contains_key(key));
@@ -180,21 +184,29 @@ impl Context<'_> {
     }
 
     /// The policy as it is for workloads of one stand, and the workloads told of it.
-    fn at(&mut self, policy: &Authorization, effect: Effect, stand: &Stand, workloads: &[usize]) -> Authorization {
+    fn at(
+        &mut self,
+        (policy, anybody): (&Authorization, &[bool]),
+        effect: Effect,
+        stand: &Stand,
+        workloads: &[usize],
+    ) -> Authorization {
         let admitted = stand.admitting.iter().flat_map(|key| &self.admitting[key]).cloned().collect::<Vec<Rule>>();
         let admitted = (!stand.admitting.is_empty()).then_some(&*admitted);
-        let mut rules = policy.rules.clone();
+        let mut rules: Vec<(Rule, bool)> = policy.rules.iter().cloned().zip(anybody.iter().copied()).collect();
         for waypoint in &stand.waypoints {
             let caller = Caller { waypoint, mesh: self.mesh };
-            if effect == Effect::Deny && admitted.is_some() && rules.iter().any(|rule| caller.is_left_out_of(rule)) {
+            if effect == Effect::Deny && admitted.is_some() && rules.iter().any(|(rule, _)| caller.is_left_out_of(rule)) {
                 let text = format!(
                     "everybody but the waypoint {} is everybody here, where policies on targets admit some clients only",
                     waypoint.name
                 );
                 self.tell(Level::Warning, Code::NotEnforced, "spec.rules", text);
             }
-            let expanded = rules.iter().flat_map(|rule| {
-                if caller.is_named_in(rule) { caller.expanded(rule, effect, admitted) } else { vec![rule.clone()] }
+            let expanded = rules.into_iter().flat_map(|(rule, anybody)| {
+                let named = anybody || caller.is_named_in(&rule);
+                let rules = if named { caller.expanded(&rule, effect, admitted) } else { vec![rule] };
+                rules.into_iter().map(move |rule| (rule, anybody))
             });
             rules = expanded.collect();
         }
@@ -204,6 +216,7 @@ impl Context<'_> {
             key.name = format!("{}_behind_{:016x}", key.name, stand.fingerprint()).into();
         }
         self.assign(&key, workloads);
+        let rules = rules.into_iter().map(|(rule, _)| rule).collect();
         Authorization { key, scope: Scope::Workload, rules, ..policy.clone() }
     }
 
@@ -299,10 +312,11 @@ impl Context<'_> {
 
     fn authorization(&mut self, effect: Effect, key: PolicyKey, scope: Scope, ports: Ports) -> Written {
         let reader = Reader { effect, namespace: &self.name.namespace, mesh: self.mesh, ports };
-        let (mut rules, mut places) = (Vec::new(), Vec::new());
+        let (mut rules, mut places, mut anybody) = (Vec::new(), Vec::new(), Vec::new());
         for (index, rule) in self.policy.spec.rules.iter().enumerate() {
             let outcome = reader.rule(&format!("spec.rules[{index}]"), rule);
             places.extend(outcome.rule.is_some().then_some(index));
+            anybody.extend(outcome.rule.is_some().then_some(effect == Effect::Deny && outcome.principals_lost));
             rules.extend(outcome.rule);
             for field in outcome.not_enforced {
                 let text = match effect {
@@ -316,7 +330,7 @@ impl Context<'_> {
             Effect::Allow => model::Action::Allow,
             Effect::Deny => model::Action::Deny,
         };
-        Written { policy: Authorization { key, scope, action, dry_run: self.dry_run(), rules }, places }
+        Written { policy: Authorization { key, scope, action, dry_run: self.dry_run(), rules }, places, anybody }
     }
 
     fn dry_run(&mut self) -> bool {

@@ -42,6 +42,8 @@ pub(super) struct Outcome {
     /// None: never matches.
     pub(super) rule: Option<model::Rule>,
     pub(super) not_enforced: Vec<String>,
+    /// A principal that could not be read may have been anybody's.
+    pub(super) principals_lost: bool,
 }
 
 impl Reader<'_> {
@@ -64,7 +66,16 @@ impl Reader<'_> {
             clauses.extend(clause([entry], &mut not_enforced));
         }
         let never = self.effect == Effect::Allow && !not_enforced.is_empty();
-        Outcome { rule: (!never).then_some(model::Rule { clauses }), not_enforced }
+        let principals_lost = self.loses_principals(rule);
+        Outcome { rule: (!never).then_some(model::Rule { clauses }), not_enforced, principals_lost }
+    }
+
+    fn loses_principals(&self, rule: &Rule) -> bool {
+        let sources = rule.from.iter().flatten().filter_map(|from| from.source.as_ref());
+        let in_conditions = rule.when.iter().filter(|condition| condition.key == "source.principal");
+        let mut written =
+            sources.flat_map(|source| &source.principals).chain(in_conditions.flat_map(|condition| &condition.values));
+        written.any(|value| self.principals(value).is_none())
     }
 
     fn source(&self, at: &str, source: &Source) -> Entry {

@@ -65,7 +65,10 @@ fn authorization_policies_that_cannot_be_meant_are_refused_by_field() {
     assert_eq!(rule("{when: [{key: source.ip}]}"), ["spec.rules[0].when[0].values"]);
     assert_eq!(rule("{when: [{values: [a]}]}"), ["spec.rules[0].when[0].key"]);
     assert_eq!(rule("{when: [{key: destination.port, notValues: [http]}]}"), ["spec.rules[0].when[0].notValues[0]"]);
-    assert_eq!(rule("{to: [{operation: {paths: ['/a/{*}', '/{**}/b', '/a{b}', '/{**}/{*}']}}]}"), ["spec.rules[0].to[0].operation.paths[3]"]);
+    assert_eq!(
+        rule("{to: [{operation: {paths: ['/a/{*}', '/{**}/b', '/a{b}', '/{**}/{*}']}}]}"),
+        ["spec.rules[0].to[0].operation.paths[3]"]
+    );
     assert_eq!(rule("{when: [{key: 'request.headers[a b]', values: [a]}]}"), ["spec.rules[0].when[0].key"]);
     assert_eq!(rule("{when: [{key: 'request.headers[a]', values: [a]}]}"), none);
 }

@@ -19,7 +19,7 @@ type Undeclared = BTreeSet<(ServiceKey, u16, u16)>;
 /// Tells a policy that speaks of requests which of the ports that it protects may carry something else: there it fails
 /// closed.
 pub(super) fn tell(context: &mut Context<'_>, written: &Written, effect: Effect, workloads: &[usize]) {
-    let Written { policy, places } = written;
+    let Written { policy, places, anybody: _ } = written;
     if !policy.rules.iter().any(speaks_of_requests) {
         return;
     }
