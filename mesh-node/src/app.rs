@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use mesh_policy::model::Percent;
 use mesh_proto::enrol::enrolment_service_server::EnrolmentServiceServer;
 use tokio::{
     net::TcpListener,
@@ -20,15 +21,15 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{self, Admin, Endpoint, Readiness, SetLog},
     authz, balance,
-    config::Config,
+    config::{Config, LogFormat},
     ebpf::{self, Kernel},
     enrol::{Agent, LocalPods, agent::PodLimits, netns::Netns, record::Records, service::Service},
-    hbone,
+    hbone, http,
     identity::{Aliases, Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
     inbound::{Deliverer, Inbound},
     outbound::{Dialer, Limits, Outbound},
     state::{Client, Reporter, Store, client::chain, disk::StateFile},
-    telemetry::Telemetry,
+    telemetry::{AccessForm, OtlpExporter, Telemetry},
     worker::Workers,
 };
 
@@ -62,6 +63,9 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
 
     let workers = Arc::new(Workers::start(worker_count(&config)).context("worker threads")?);
     let (store, telemetry, pods) = (Store::new(), Telemetry::new(), Arc::new(LocalPods::default()));
+    observe(&config, &telemetry)?;
+    let mirrors = http::mirror::Mirrors::new();
+    mirrors.show(&telemetry.metrics);
     let controller = channel(&config.controller, ChannelRoots::File(config.ca_root.clone())).context("--controller")?;
     let certificates_dir = state_dir.join("certificates");
     let disk = Disk::open(&certificates_dir).with_context(|| format!("directory {}", certificates_dir.display()))?;
@@ -83,6 +87,9 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         certificates: certificates.clone(),
         telemetry: telemetry.clone(),
         limits: Limits { configuration: config.configuration_wait, certificate: config.certificate_wait },
+        http: http::Limits::default(),
+        mirrors,
+        draining: readiness.draining.subscribe(),
     });
     let inbound = Arc::new(Inbound {
         workers: workers.clone(),
@@ -91,6 +98,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         certificates: certificates.clone(),
         telemetry: telemetry.clone(),
         hbone: settings.clone(),
+        http: http::Limits::default(),
         patience: config.configuration_wait,
         draining: readiness.draining.subscribe(),
     });
@@ -214,6 +222,20 @@ async fn watch_order(agent: Arc<Agent>, readiness: Arc<Readiness>) {
         }
         tokio::time::sleep(ORDER_PATROL).await;
     }
+}
+
+/// How requests are logged, and where their spans go.
+fn observe(config: &Config, telemetry: &Telemetry) -> Result<()> {
+    telemetry.set_access_form(match config.log_format {
+        LogFormat::Text => AccessForm::Text,
+        LogFormat::Json => AccessForm::Json,
+    });
+    if let Some(collector) = &config.otlp {
+        let exporter = OtlpExporter::start(collector).context("--otlp")?;
+        exporter.show(&telemetry.metrics);
+        telemetry.export_spans(exporter, Percent::of(config.trace_sampling));
+    }
+    Ok(())
 }
 
 /// The kubelet's probes come from this process's own namespace, by processes of the cgroups named.

@@ -2,7 +2,8 @@
 //! TLS, enforces policy at the destination, and measures.
 //!
 //! Read in the order of a connection's life: [`enrol`] (a pod joins), [`ebpf`] (the kernel side), [`outbound`]
-//! (accept, plan, dial), [`hbone`] (the tunnel), [`inbound`] (verify, authorize, deliver), [`copy`].
+//! (accept, plan, dial), [`http`] (request by request, where a port speaks it), [`hbone`] (the tunnel), [`inbound`] (verify,
+//! authorize, deliver), [`copy`].
 //! [`app`] puts the parts together.
 
 pub mod admin;

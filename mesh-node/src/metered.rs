@@ -94,6 +94,26 @@ impl<F: Future> Future for Metered<F> {
     }
 }
 
+/// Starts tasks of the present runtime, charged to a pod.
+#[derive(Clone, Debug)]
+pub struct Charged(Arc<Cost>);
+
+impl Charged {
+    pub fn new(cost: Arc<Cost>) -> Self {
+        Self(cost)
+    }
+
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(tokio::spawn(Metered::new(self.0.clone(), task)));
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Charged {
+    fn execute(&self, task: F) {
+        drop(tokio::spawn(Metered::new(self.0.clone(), task)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -116,6 +116,22 @@ reasons! {
     DeliveryPortsExhausted = "DELIVERY_PORTS_EXHAUSTED", Mesh, Later, "CONNECT";
     /// The pod has as many connections as it may.
     Overload = "OVERLOAD", Mesh, Later, "CONNECT";
+    /// The request breaks the rules of HTTP, or names a path or host that nothing may have.
+    BadRequest = "BAD_REQUEST", Client, Never, "-";
+    /// The service has routes for the port, and none of them matches the request.
+    NoRoute = "NO_ROUTE", Client, Never, "NR";
+    /// The route leads to no backend: what it names is not there or may not be named, or all weights are zero.
+    InvalidBackend = "INVALID_BACKEND", Mesh, Never, "NC";
+    /// The server closed the connection, or reset the stream, before it answered the request.
+    UpstreamReset = "UPSTREAM_RESET", Server, OtherEndpoint, "UC";
+    /// The server's answer breaks the rules of HTTP.
+    UpstreamProtocol = "UPSTREAM_PROTOCOL", Server, OtherEndpoint, "UPE";
+    /// The server did not answer the request within the route's timeout.
+    RequestTimeout = "REQUEST_TIMEOUT", Server, Later, "UT";
+    /// The client has as many requests or connections open to the service as its DestinationRule allows.
+    UpstreamOverflow = "UPSTREAM_OVERFLOW", Mesh, Later, "UO";
+    /// The client's request broke off before its end.
+    RequestBroken = "REQUEST_BROKEN", Client, Never, "DR";
     /// The client reset the connection.
     ClientReset = "CLIENT_RESET", Client, Never, "-";
     /// The server reset the connection.

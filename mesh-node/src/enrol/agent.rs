@@ -32,7 +32,7 @@ use super::{
 use crate::{
     balance::PodBalance,
     ebpf::{self, Bounds, Kernel, PodCapture},
-    hbone, identity,
+    hbone, http, identity,
     inbound::{self, Inbound, ports::DeliveryPorts},
     metered::Metered,
     outbound::{self, Outbound},
@@ -274,6 +274,7 @@ impl Agent {
             connections: ConnectionCount::new(self.limits.connections),
             in_flight: EndpointsInFlight::default(),
             balance: PodBalance::default(),
+            mirrors: self.outbound.mirrors.pod(http::mirror::POD_LIMIT),
             plaintext_passes: AtomicBool::new(running),
             leaving: AtomicBool::new(false),
             routing,
@@ -287,7 +288,8 @@ impl Agent {
         let idle_timeout = Duration::from_secs(self.store.load().mesh().hbone_idle_timeout_s);
         let settings = hbone::Settings { idle_timeout, spawner, ..self.hbone.clone() };
         let dial = PodDial { dialer: self.outbound.dialer.clone(), netns: netns.clone() };
-        Lane { cost, tunnels: hbone::Pool::new(dial, settings, budget.clone()) }
+        let upstreams = http::upstream::Pool::new(cost.clone(), http::upstream::Settings::default());
+        Lane { cost, tunnels: hbone::Pool::new(dial, settings, budget.clone()), upstreams }
     }
 
     fn accept(&self, pod: &Arc<Pod>, listeners: Listeners) -> Vec<AbortHandle> {

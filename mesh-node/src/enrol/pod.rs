@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use super::{netns::Netns, routing::DeliveryRouting};
 use crate::{
     balance::PodBalance,
-    ebpf::Exempt, hbone, inbound::ports::DeliveryPorts, metered::Cost, outbound::Dialer, reason::Failure, worker::WorkerId,
+    ebpf::Exempt, hbone, http, inbound::ports::DeliveryPorts, metered::Cost, outbound::Dialer, reason::Failure, worker::WorkerId,
 };
 
 /// Lives as long as a connection of the pod does, also after the pod has left.
@@ -45,6 +45,8 @@ pub struct Pod {
     pub in_flight: EndpointsInFlight,
     /// What the pod knows of the endpoints that it asks.
     pub balance: PodBalance,
+    /// Copies of its requests that are on their way.
+    pub mirrors: Arc<http::mirror::PodMirrors>,
     /// Plaintext is not judged: the pod ran before it was enrolled and not every node knows yet that it speaks HBONE.
     pub plaintext_passes: AtomicBool,
     /// Nor is it any more: HBONE is being withdrawn.
@@ -57,6 +59,8 @@ pub struct Pod {
 pub struct Lane {
     pub cost: Arc<Cost>,
     pub tunnels: hbone::Pool<PodDial>,
+    /// Connections that carry the pod's own HTTP requests.
+    pub upstreams: http::upstream::Pool<http::Place>,
 }
 
 /// Tunnels leave from inside the pod.
@@ -80,6 +84,11 @@ impl Pod {
             namespace: self.namespace.clone(),
             service_account: self.service_account.clone(),
         }
+    }
+
+    /// What comes without an identity is not judged at the moment.
+    pub fn lets_plaintext_pass(&self) -> bool {
+        self.plaintext_passes.load(Relaxed) || self.leaving.load(Relaxed)
     }
 
     pub fn lane(&self, worker: WorkerId) -> &Lane {

@@ -1,12 +1,39 @@
-//! HTTP at the node, request by request: what is done to a request and its answer.
+//! HTTP at the node, request by request.
+//!
+//! Outbound, [`bind`] says whether a captured connection speaks HTTP and to whom; [`serve`] speaks it with the application and
+//! has every request done by the source half ([`Client`]): route, fault, filters, then attempts over connections from
+//! [`upstream`]. At the destination [`Server`] judges every request before the application sees a byte of it. On one node
+//! both halves run in one process.
 
+mod affinity;
+mod attempt;
+mod bind;
 pub mod body;
-pub mod cors;
-pub mod fault;
-pub mod header_ops;
+mod client;
+mod convert;
+mod cors;
+mod destination;
+mod error;
+mod facts;
+mod fault;
+mod header_ops;
 pub mod headers;
+mod io;
 pub mod mirror;
 pub mod replay;
-pub mod reply;
-pub mod request_id;
+mod reply;
+mod request_id;
+mod retry;
+mod serve;
+mod server;
+mod shadow;
 pub mod trace;
+mod upgrade;
+pub mod upstream;
+
+pub use attempt::Place;
+pub use bind::{Bound, BoundTo, bind};
+pub use client::Client;
+pub use io::{Io, Transport};
+pub use serve::{Exchange, Limits, serve};
+pub use server::Server;

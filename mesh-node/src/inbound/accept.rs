@@ -22,7 +22,7 @@ pub async fn accept(inbound: Arc<Inbound>, pod: Arc<Pod>, listener: std::net::Tc
         async move {
             match arrival {
                 Arrival::Hbone => inbound.tunnel(pod, worker, stream, peer).await,
-                Arrival::Plaintext => inbound.plaintext(pod, stream, peer).await,
+                Arrival::Plaintext => inbound.plaintext(pod, worker, stream, peer).await,
             }
         }
     };

@@ -2,13 +2,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use mesh_policy::{
     authz,
-    model::{Identity, Workload},
+    model::{Identity, Snapshot, Workload},
 };
 use tokio::{net::TcpStream, sync::watch};
 use tracing::debug;
@@ -17,8 +17,9 @@ use super::deliver::{Delivered, Deliverer};
 use crate::{
     authz::denied,
     copy,
-    enrol::Pod,
+    enrol::{Pod, pod::Counted},
     hbone::{self, ConnectInfo, H2Stream, Handler, Refusal, Spawner, Target},
+    http,
     identity::Certificates,
     metered::Metered,
     outbound::broken,
@@ -36,6 +37,7 @@ pub struct Inbound {
     pub certificates: Arc<Certificates>,
     pub telemetry: Arc<Telemetry>,
     pub hbone: hbone::Settings,
+    pub http: http::Limits,
     /// For the pod itself to become known, and for its certificate.
     pub patience: Duration,
     /// True once the node drains: tunnels open no more streams.
@@ -70,7 +72,7 @@ impl Inbound {
                 std::future::pending::<()>().await;
             }
         };
-        let handler = Arc::new(PodHandler { inbound: self.clone(), pod: pod.clone(), peer });
+        let handler = Arc::new(PodHandler { inbound: self.clone(), pod: pod.clone(), worker, peer });
         let served = hbone::serve(stream, tls.server_config(), handler, &settings, pod.budget.clone(), drain).await;
         if let Err(error) = served {
             match error.reason() {
@@ -82,27 +84,46 @@ impl Inbound {
     }
 
     /// Serves a connection that came in plaintext: nobody has proved anything, and policy knows it.
-    pub async fn plaintext(self: Arc<Self>, pod: Arc<Pod>, mut client: TcpStream, peer: SocketAddr) {
+    pub async fn plaintext(self: Arc<Self>, pod: Arc<Pod>, worker: WorkerId, mut client: TcpStream, peer: SocketAddr) {
         let since = Instant::now();
         let target = match client.local_addr() {
             Ok(local) => SocketAddr::new(local.ip().to_canonical(), local.port()),
             // Gone already.
             Err(_) => return,
         };
-        match self.accept(&pod, None, peer, target, Transport::Tcp, since).await {
+        match Box::pin(self.accept(&pod, None, peer, target, Transport::Tcp, since)).await {
             Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
-            Ok(accepted) => {
-                let Accepted { mut delivered, tracked } = accepted;
+            Ok(Accepted::Requests(flow)) => Box::pin(self.requests(pod, worker, client.into(), *flow, None)).await,
+            Ok(Accepted::Bytes(Delivered { stream: mut app, lease }, tracked)) => {
                 let failure = tokio::select! {
-                    result = copy::bidirectional(&mut client, &mut delivered.stream, &tracked) => result.err().map(|error| broken(&error)),
+                    result = copy::bidirectional(&mut client, &mut app, &tracked) => result.err().map(|error| broken(&error)),
                     () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
                 };
                 tracked.close(failure.as_ref());
+                drop(lease);
             }
         }
     }
 
-    /// Judges, then delivers.
+    /// Serves a connection that speaks HTTP, request by request.
+    async fn requests(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        worker: WorkerId,
+        transport: http::Transport,
+        flow: Flow,
+        counted: Option<Counted>,
+    ) {
+        let (cost, draining, limits) = (pod.lane(worker).cost.clone(), self.draining.clone(), self.http.clone());
+        let peer = flow.source_address;
+        let tracked = self.telemetry.open_requests(flow);
+        let server = http::Server::new(self, pod, worker, tracked, counted);
+        if let Err(error) = http::serve(http::Io::downstream(transport), Arc::new(server), &limits, cost, draining).await {
+            debug!(%peer, error = %chain(&error), "connection ended");
+        }
+    }
+
+    /// Judges, then delivers; where requests are told apart, each of them is judged and delivered by itself later.
     async fn accept(
         &self,
         pod: &Arc<Pod>,
@@ -123,17 +144,22 @@ impl Inbound {
             let detail = format!("port {} of {} is none of the application's", target.port(), pod.uid);
             return Err((Box::new(flow), Failure::new(Reason::BadTarget, detail)));
         }
-        let passes = source.is_none() && (pod.plaintext_passes.load(Relaxed) || pod.leaving.load(Relaxed));
-        let judged = if passes { Ok(None) } else { self.judge(pod, source, peer.ip(), target).await.map(Some) };
+        let passes = source.is_none() && pod.lets_plaintext_pass();
+        let judged = if passes { Ok(Judged::unasked(&self.store.load(), pod, target.port())) } else { self.judge(pod, source, peer.ip(), target).await };
         match judged {
-            Ok(workload) => flow.destination.workload = workload.or(flow.destination.workload),
+            Ok(Judged { workload, requests }) => {
+                flow.destination.workload = workload.or(flow.destination.workload);
+                if requests {
+                    return Ok(Accepted::Requests(Box::new(flow)));
+                }
+            }
             Err(failure) => return Err((Box::new(flow), failure)),
         }
         debug!(%peer, %target, waited = ?since.elapsed(), "delivering");
         match self.deliverer.deliver(pod, peer.ip(), target).await {
             Ok(delivered) => {
                 let tracked = if passes { self.telemetry.open_unjudged(flow) } else { self.telemetry.open(flow) };
-                Ok(Accepted { delivered, tracked })
+                Ok(Accepted::Bytes(delivered, tracked))
             }
             Err(failure) => Err((Box::new(flow), failure)),
         }
@@ -146,7 +172,7 @@ impl Inbound {
         source: Option<&Identity>,
         source_ip: IpAddr,
         target: SocketAddr,
-    ) -> Result<Arc<Workload>, Failure> {
+    ) -> Result<Judged, Failure> {
         let known = self.store.wait_for(self.patience, |snapshot| {
             let workload = snapshot.workload(&pod.uid)?;
             Some((workload.clone(), snapshot.clone()))
@@ -160,9 +186,12 @@ impl Inbound {
             destination_ip: target.ip(),
             destination_port: target.port(),
         };
-        match denied(&authz::decide(&snapshot, &workload, &connection).outcome) {
-            Some(failure) => Err(failure),
-            None => Ok(workload),
+        let outcome = authz::decide(&snapshot, &workload, &connection).outcome;
+        let requests = speaks_http(&snapshot, &workload, target.port());
+        match denied(&outcome) {
+            // Without an identity where one is demanded, nobody is told anything.
+            Some(failure) if !requests || (source.is_none() && demands_identity(&outcome)) => Err(failure),
+            _ => Ok(Judged { workload: Some(workload), requests }),
         }
     }
 
@@ -185,22 +214,51 @@ impl Inbound {
     }
 }
 
-/// A connection that was allowed and reaches the application.
-struct Accepted {
-    delivered: Delivered,
-    tracked: Tracked,
+/// What is known of a connection's target once it is known whether it may be reached.
+struct Judged {
+    workload: Option<Arc<Workload>>,
+    /// Its requests are told apart, and judged when they come.
+    requests: bool,
+}
+
+impl Judged {
+    /// Of a connection that policy is not asked about.
+    fn unasked(snapshot: &Snapshot, pod: &Pod, port: u16) -> Self {
+        let workload = snapshot.workload(&pod.uid);
+        let requests = workload.is_some_and(|workload| speaks_http(snapshot, workload, port));
+        Self { workload: workload.cloned(), requests }
+    }
+}
+
+fn speaks_http(snapshot: &Snapshot, workload: &Workload, port: u16) -> bool {
+    snapshot.http().enabled && snapshot.protocol_at(workload, port).is_http()
+}
+
+/// Whether a PeerAuthentication denies: it is about connections, whatever they carry.
+fn demands_identity(outcome: &authz::Outcome) -> bool {
+    let authz::Outcome::Deny { by: Some(by), .. } = outcome else { return false };
+    let policy = &by.policy;
+    policy.name.starts_with("istio_converted_static_") || policy.name.starts_with("converted_peer_authentication_")
+}
+
+/// A connection that may go on.
+enum Accepted {
+    /// It reaches the application.
+    Bytes(Delivered, Tracked),
+    Requests(Box<Flow>),
 }
 
 /// One tunnel's streams.
 struct PodHandler {
     inbound: Arc<Inbound>,
     pod: Arc<Pod>,
+    worker: WorkerId,
     /// The other end of the tunnel: the client pod's own address.
     peer: SocketAddr,
 }
 
 impl Handler for PodHandler {
-    type Upstream = (Accepted, crate::enrol::pod::Counted);
+    type Upstream = (Accepted, Counted);
 
     async fn connect(&self, info: &ConnectInfo) -> Result<Self::Upstream, Refusal> {
         let since = Instant::now();
@@ -229,14 +287,22 @@ impl Handler for PodHandler {
         }
     }
 
-    async fn relay(&self, _: ConnectInfo, (accepted, _counted): Self::Upstream, stream: H2Stream) {
-        let Accepted { delivered: Delivered { stream: mut app, lease }, tracked } = accepted;
+    async fn relay(&self, info: ConnectInfo, (accepted, counted): Self::Upstream, stream: H2Stream) {
+        // A connection that is carried does not keep its headers.
+        drop(info);
+        let (Delivered { stream: mut app, lease }, tracked) = match accepted {
+            Accepted::Bytes(delivered, tracked) => (delivered, tracked),
+            Accepted::Requests(flow) => {
+                let (inbound, pod) = (self.inbound.clone(), self.pod.clone());
+                return Box::pin(inbound.requests(pod, self.worker, stream.into(), *flow, Some(counted))).await;
+            }
+        };
         let failure = tokio::select! {
             result = hbone::copy_bidirectional(&mut app, stream, &tracked) => result.err().map(|error| broken(&error)),
             () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
         };
         tracked.close(failure.as_ref());
-        drop(lease);
+        drop((lease, counted));
     }
 }
 

@@ -7,4 +7,4 @@ pub mod ports;
 
 pub use accept::{Arrival, accept};
 pub use connection::Inbound;
-pub use deliver::Deliverer;
+pub use deliver::{Delivered, Deliverer};

@@ -9,9 +9,10 @@ use std::{
 use mesh_policy::{
     authz,
     destination::{self, Candidates, Hop, Plan, Refusal},
-    model::{Service, Snapshot, Workload},
+    model::{Identity, Service, Snapshot, Workload},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
+use tracing::debug;
 
 use super::dial::Dialer;
 use crate::{
@@ -20,9 +21,10 @@ use crate::{
     ebpf::{Exempt, SocketMarks},
     enrol::{LocalPods, Pod, pod::InFlightGuard},
     hbone::{self, Baggage, ConnectRequest, H2Stream, PoolKey},
+    http,
     identity::Certificates,
     reason::{Failure, Reason},
-    state::Store,
+    state::{Store, client::chain},
     telemetry::{Direction, Flow, Party, Security, Telemetry, Tracked, Transport},
     worker::{WorkerId, Workers},
 };
@@ -46,6 +48,10 @@ pub struct Outbound {
     pub certificates: Arc<Certificates>,
     pub telemetry: Arc<Telemetry>,
     pub limits: Limits,
+    pub http: http::Limits,
+    pub mirrors: Arc<http::mirror::Mirrors>,
+    /// True once the node drains: connections that speak HTTP end with the request at hand.
+    pub draining: watch::Receiver<bool>,
 }
 
 /// The connection that was asked for.
@@ -68,7 +74,7 @@ enum Upstream {
 
 impl Outbound {
     /// Serves one accepted connection to its end. Whatever fails, the application sees a reset, never an empty answer.
-    pub async fn serve(&self, pod: Arc<Pod>, worker: WorkerId, mut app: TcpStream, peer: SocketAddr) {
+    pub async fn serve(self: Arc<Self>, pod: Arc<Pod>, worker: WorkerId, mut app: TcpStream, peer: SocketAddr) {
         let since = Instant::now();
         let wanted = match self.wanted(pod, worker, &app, peer, since).await {
             Ok(wanted) => wanted,
@@ -76,7 +82,15 @@ impl Outbound {
                 return self.telemetry.refuse(&flow, since, &failure);
             }
         };
-        match self.connect(&wanted).await {
+        let planned = self.plan(&wanted).await;
+        if let Some((_, snapshot)) = &planned
+            && let Some(bound) = http::bind(snapshot, &wanted.source, wanted.original)
+        {
+            drop(planned);
+            return Box::pin(self.requests(wanted, app, bound)).await;
+        }
+        // In boxes: a connection that is carried keeps no room for what led to it.
+        match Box::pin(self.connect(&wanted, planned)).await {
             Ok((upstream, _in_flight)) => carry(&mut app, upstream).await,
             Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
         }
@@ -108,26 +122,48 @@ impl Outbound {
         }
     }
 
-    /// Plans, waits while the plan says so, and connects to the first candidate that answers.
-    async fn connect(&self, wanted: &Wanted) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
-        let mut refusal = Refusal::UnknownAddress;
-        let plan = self
-            .store
-            .wait_for(self.limits.configuration, |snapshot| match destination::plan(snapshot, &wanted.source, wanted.original) {
-                Plan::Wait { refusal: waiting } => {
-                    refusal = waiting;
-                    None
-                }
-                settled => Some((settled, snapshot.clone())),
-            })
-            .await;
+    /// Serves a connection that speaks HTTP, request by request.
+    async fn requests(self: Arc<Self>, wanted: Wanted, app: TcpStream, bound: http::Bound) {
+        let Wanted { pod, worker, source, app: peer, original, since: _ } = wanted;
+        let snapshot = Arc::clone(&self.store.load());
+        let mut flow = described(&snapshot, &pod, Some(&source), peer, original);
+        if let http::BoundTo::Service(key) = &bound.to {
+            flow.service = snapshot.service(key).cloned();
+        }
+        drop(snapshot);
+        let cost = pod.lane(worker).cost.clone();
+        let (limits, draining, tracked) = (self.http.clone(), self.draining.clone(), self.telemetry.open_requests(flow));
+        let client = http::Client { node: self, pod, worker, peer, bound, tracked };
+        let served = http::serve(http::Io::downstream(app), Arc::new(client), &limits, cost, draining).await;
+        if let Err(error) = served {
+            debug!(%peer, error = %chain(&error), "connection ended");
+        }
+    }
+
+    /// Plans, and waits while the plan says so. None: it waited in vain.
+    async fn plan(&self, wanted: &Wanted) -> Option<(Plan, Arc<Snapshot>)> {
+        let planned = |snapshot: &Arc<Snapshot>| match destination::plan(snapshot, &wanted.source, wanted.original) {
+            Plan::Wait { .. } => None,
+            settled => Some((settled, snapshot.clone())),
+        };
+        self.store.wait_for(self.limits.configuration, planned).await
+    }
+
+    /// Connects to the first candidate that answers.
+    async fn connect(
+        &self,
+        wanted: &Wanted,
+        plan: Option<(Plan, Arc<Snapshot>)>,
+    ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
         let flow = |service: Option<&Arc<Service>>| {
             let mut flow = described(&self.store.load(), &wanted.pod, Some(&wanted.source), wanted.app, wanted.original);
             flow.service = service.cloned();
             flow
         };
         match plan {
-            None | Some((Plan::Wait { .. }, _)) => Err((Box::new(flow(None)), refused(refusal, wanted.original))),
+            None | Some((Plan::Wait { .. }, _)) => {
+                Err((Box::new(flow(None)), refused(Refusal::UnknownAddress, wanted.original)))
+            }
             Some((Plan::Refused { refusal }, snapshot)) => {
                 let service = snapshot.service_at(wanted.original.ip());
                 Err((Box::new(flow(service)), refused(refusal, wanted.original)))
@@ -180,11 +216,7 @@ impl Outbound {
                     Err(failure) => Err((Box::new(flow), failure)),
                 }
             }
-            Hop::DirectByName { hostname, .. } => {
-                let failure =
-                    Failure::new(Reason::ConnectFailed, format!("{hostname} has no address and names are not resolved here"));
-                Err((Box::new(flow), failure))
-            }
+            Hop::DirectByName { hostname, .. } => Err((Box::new(flow), nameless(&hostname))),
             Hop::SameNode { address, workload } => self.same_node(wanted, address, &workload, flow).await,
             Hop::Hbone { address, gateway, expected, .. } => {
                 flow.destination_address = Some(address);
@@ -235,26 +267,65 @@ impl Outbound {
         wanted: &Wanted,
         address: SocketAddr,
         gateway: SocketAddr,
-        expected: Vec<mesh_policy::model::Identity>,
+        expected: Vec<Identity>,
         flow: &mut Flow,
     ) -> Result<H2Stream, Failure> {
-        let identity = wanted.pod.identity(&self.store.load());
+        flow.destination.identity = expected.first().cloned();
+        let service = flow.service.as_ref().map(|service| service.hostname.clone());
+        let Wanted { pod, worker, source, app, .. } = wanted;
+        self.open(pod, *worker, source, *app, address, gateway, expected, service).await
+    }
+
+    /// A stream to `address` in a tunnel of the pod's to `gateway`.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of its own about one stream")]
+    async fn open(
+        &self,
+        pod: &Pod,
+        worker: WorkerId,
+        source: &Workload,
+        app: SocketAddr,
+        address: SocketAddr,
+        gateway: SocketAddr,
+        expected: Vec<Identity>,
+        service: Option<Arc<str>>,
+    ) -> Result<H2Stream, Failure> {
+        let identity = pod.identity(&self.store.load());
         let deadline = tokio::time::Instant::now() + self.limits.certificate;
         let tls = self.certificates.wait(&identity, deadline).await;
         let tls = tls.map_err(|error| Failure::new(Reason::CertificatePending, error.to_string()))?;
-        flow.destination.identity = expected.first().cloned();
         let key = PoolKey { source: identity, destination: expected.into(), address: gateway };
         let request = ConnectRequest {
             authority: address.into(),
-            baggage: baggage(&wanted.source),
+            baggage: baggage(source),
             forwarded: Some(hbone::Forwarded {
-                by_for: Some(hbone::ForwardedFor { address: wanted.app.ip(), port: Some(wanted.app.port()) }),
-                host: flow.service.as_ref().map(|service| service.hostname.to_string()).unwrap_or_default(),
+                by_for: Some(hbone::ForwardedFor { address: app.ip(), port: Some(app.port()) }),
+                host: service.as_deref().unwrap_or_default().to_owned(),
             }),
             traceparent: None,
         };
-        let opened = wanted.pod.lane(wanted.worker).tunnels.open(&key, &tls, &request).await;
-        opened.map_err(|error| Failure::new(error.reason(), crate::state::client::chain(&error)))
+        let opened = pod.lane(worker).tunnels.open(&key, &tls, &request).await;
+        opened.map_err(|error| Failure::new(error.reason(), chain(&error)))
+    }
+
+    /// A connection for requests of the pod's to the hop's application. The destination's policy is judged for each of them,
+    /// by whoever sends them.
+    pub(crate) async fn transport(
+        &self,
+        pod: &Pod,
+        worker: WorkerId,
+        source: &Workload,
+        app: SocketAddr,
+        hop: &Hop,
+        service: Option<Arc<str>>,
+    ) -> Result<http::Transport, Failure> {
+        match hop {
+            Hop::Direct { address, .. } => Ok(self.dialer.dial_app(&pod.netns, *address, Exempt::Proxy).await?.into()),
+            Hop::SameNode { address, .. } => Ok(self.dialer.dial_app(&pod.netns, *address, Exempt::ProxyToken).await?.into()),
+            Hop::DirectByName { hostname, .. } => Err(nameless(hostname)),
+            Hop::Hbone { address, gateway, expected, .. } => {
+                Ok(self.open(pod, worker, source, app, *address, *gateway, expected.clone(), service).await?.into())
+            }
+        }
     }
 }
 
@@ -289,8 +360,16 @@ pub(crate) fn broken(error: &copy::CopyError) -> Failure {
     Failure::new(reason, error.source.to_string())
 }
 
+fn nameless(hostname: &str) -> Failure {
+    Failure::new(Reason::ConnectFailed, format!("{hostname} has no address and names are not resolved here"))
+}
+
 fn refused(refusal: Refusal, original: SocketAddr) -> Failure {
-    let reason = match refusal {
+    Failure::new(reason_of(refusal), original.to_string())
+}
+
+pub(crate) fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
         Refusal::UnknownAddress => Reason::UnknownAddress,
         Refusal::NoServicePort => Reason::NoServicePort,
         Refusal::NoEndpoints => Reason::NoEndpoints,
@@ -299,8 +378,7 @@ fn refused(refusal: Refusal, original: SocketAddr) -> Failure {
         Refusal::NoEndpointInScope => Reason::NoEndpointInScope,
         Refusal::EndpointsEjected => Reason::EndpointsEjected,
         Refusal::RegistryOnly => Reason::RegistryOnly,
-    };
-    Failure::new(reason, original.to_string())
+    }
 }
 
 fn described(snapshot: &Snapshot, pod: &Pod, source: Option<&Arc<Workload>>, app: SocketAddr, original: SocketAddr) -> Flow {

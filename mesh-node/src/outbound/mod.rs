@@ -6,6 +6,6 @@ mod dial;
 
 pub use accept::accept;
 pub(crate) use accept::accept_each;
-pub(crate) use connection::broken;
+pub(crate) use connection::{broken, reason_of};
 pub use connection::{Limits, Outbound};
 pub use dial::Dialer;

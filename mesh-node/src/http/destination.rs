@@ -1,0 +1,200 @@
+//! Where a request goes: whose rules apply to it, and which service's endpoints it is for.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use http::Version;
+use mesh_policy::{
+    balance::Query,
+    destination::{self, Candidates},
+    http::Request,
+    model::{
+        AppProtocol, BackendRef, H2Upgrade, RetryPolicy, Service, Snapshot, Subset, TrafficPolicy, Workload,
+    },
+    routing::{self, Selected},
+};
+use tokio::time::Instant;
+
+use super::{
+    bind::{self, Bound, BoundTo},
+    error::ExchangeError,
+    facts::Facts,
+    upstream,
+};
+use crate::{
+    balance::{Backend, BackendKey},
+    enrol::Pod,
+};
+
+/// What a request is addressed to, by what its connection is bound to and its host.
+pub(super) struct Addressed<'a> {
+    /// Whose rules apply.
+    pub(super) service: Option<&'a Arc<Service>>,
+    /// The service's port; of a workload that was dialled itself and stands behind no service, its own.
+    pub(super) port: u16,
+    /// The workload whose own address was dialled.
+    pub(super) dialled: Option<&'a Arc<Workload>>,
+}
+
+impl Bound {
+    pub(super) fn address<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        source: &Workload,
+        facts: &Facts,
+    ) -> Result<Addressed<'a>, ExchangeError> {
+        let port = self.dialled.port();
+        match &self.to {
+            BoundTo::Service(key) => {
+                let service = snapshot.service(key).ok_or_else(|| ExchangeError::Gone(key.to_string()))?;
+                Ok(Addressed { service: Some(service), port, dialled: None })
+            }
+            BoundTo::Workload { uid, headless } => {
+                let workload = snapshot.workload(uid).ok_or_else(|| ExchangeError::Gone(uid.to_string()))?;
+                let mut named = headless.iter().filter_map(|key| snapshot.service(key));
+                let service = named.find(|service| bind::names(facts.host(), service, &source.namespace));
+                let mapped = service.and_then(|service| {
+                    let mappings = workload.services.get(&service.key())?;
+                    mappings.iter().find(|mapping| mapping.target_port == port)
+                });
+                Ok(Addressed { service, port: mapped.map_or(port, |mapping| mapping.service_port), dialled: Some(workload) })
+            }
+        }
+    }
+}
+
+impl Addressed<'_> {
+    /// None: there are no routes, and the request goes to what it is addressed to.
+    pub(super) fn route<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        source: &Workload,
+        request: &Request<'_>,
+    ) -> Result<Option<Selected<'a>>, ExchangeError> {
+        let Some(service) = self.service else { return Ok(None) };
+        let routes = snapshot.routes(&service.key(), self.port, &source.namespace).filter(|routes| !routes.http.is_empty());
+        let Some(routes) = routes else { return Ok(None) };
+        routing::select(routes, source, request).ok_or(ExchangeError::NoRoute).map(Some)
+    }
+}
+
+static PLAIN: LazyLock<TrafficPolicy> = LazyLock::new(TrafficPolicy::default);
+
+/// Where a request is sent, and how.
+pub(super) struct Forward<'a> {
+    pub(super) service: Option<&'a Arc<Service>>,
+    pub(super) port: u16,
+    pub(super) subset: Option<(&'a Arc<str>, &'a Subset)>,
+    pub(super) dialled: Option<&'a Arc<Workload>>,
+    pub(super) version: upstream::Version,
+    pub(super) policy: &'a TrafficPolicy,
+    /// What the pod knows of the service's endpoints; None: there is no service.
+    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) hash: Option<u64>,
+    pub(super) retry: &'a RetryPolicy,
+    pub(super) deadline: Option<(Instant, Duration)>,
+}
+
+impl<'a> Forward<'a> {
+    /// To the service and port that a route names, or to what was addressed.
+    pub(super) fn new(
+        snapshot: &'a Snapshot,
+        source: &Workload,
+        addressed: &Addressed<'a>,
+        to: Option<&'a BackendRef>,
+        pod: &Pod,
+    ) -> Result<Self, ExchangeError> {
+        let (service, port, subset) = match to {
+            None => (addressed.service, addressed.port, None),
+            Some(BackendRef::Invalid { reason }) => return Err(ExchangeError::InvalidBackend { detail: reason.to_string() }),
+            Some(BackendRef::Service { service, port, subset }) => {
+                let found = snapshot.service(service).ok_or_else(|| ExchangeError::Gone(service.to_string()))?;
+                (Some(found), *port, subset.as_ref())
+            }
+        };
+        let same = match (service, addressed.service) {
+            (Some(a), Some(b)) => a.hostname == b.hostname && a.namespace == b.namespace,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let dialled = addressed.dialled.filter(|_| same && subset.is_none());
+        let rule = service.and_then(|service| snapshot.traffic(&service.key(), &source.namespace));
+        let (subset, policy) = match (rule, subset) {
+            (rule, None) => (None, rule.and_then(|rule| rule.policy(port, None))),
+            (rule, Some(name)) => {
+                let gone = || ExchangeError::Gone(format!("subset {name}"));
+                let rule = rule.ok_or_else(gone)?;
+                (Some((name, rule.subsets.get(name).ok_or_else(gone)?)), rule.policy(port, Some(name)))
+            }
+        };
+        let protocol = match (service, dialled) {
+            (Some(service), _) => service.port(port).map_or(AppProtocol::Http11, |port| port.protocol),
+            (None, Some(workload)) => snapshot.protocol_at(workload, port),
+            (None, None) => AppProtocol::Http11,
+        };
+        let version = match protocol {
+            AppProtocol::Http2 | AppProtocol::Grpc => upstream::Version::Http2,
+            AppProtocol::Http11 | AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => upstream::Version::Http1,
+        };
+        let backend = service.map(|service| {
+            let key = BackendKey { service: service.key(), port, subset: subset.map(|(name, _)| name.clone()) };
+            pod.balance.backend(&key)
+        });
+        Ok(Self {
+            service,
+            port,
+            subset,
+            dialled,
+            version,
+            policy: policy.map_or(&*PLAIN, |policy| policy),
+            backend,
+            hash: None,
+            retry: &snapshot.http().retry,
+            deadline: None,
+        })
+    }
+
+    /// Settles the version that is spoken to the endpoint, for a request that came in `version`.
+    pub(super) fn speak(&mut self, version: Version, upgrades: bool) {
+        self.version = match self.policy.limits.upgrade {
+            // There is no way to leave HTTP/2.
+            _ if upgrades => upstream::Version::Http1,
+            H2Upgrade::OfPort => self.version,
+            H2Upgrade::Upgrade => upstream::Version::Http2,
+            H2Upgrade::DoNotUpgrade => self.version,
+            H2Upgrade::ClientProtocol if version == Version::HTTP_2 => upstream::Version::Http2,
+            H2Upgrade::ClientProtocol => upstream::Version::Http1,
+        };
+    }
+
+    /// The endpoints, best first.
+    pub(super) fn candidates(
+        &self,
+        snapshot: &Snapshot,
+        source: &Workload,
+        dialled: std::net::SocketAddr,
+    ) -> Result<Candidates, ExchangeError> {
+        if let Some(workload) = self.dialled {
+            return Ok(destination::to_dialled_workload(workload, dialled, self.service));
+        }
+        let (service, backend) = self.service.zip(self.backend.as_ref()).ok_or(NO_UPSTREAM)?;
+        let pool = snapshot.pool(&service.key()).ok_or(NO_UPSTREAM)?;
+        let query = Query {
+            source,
+            port: self.port,
+            subset: self.subset.map(|(_, subset)| subset),
+            policy: self.policy,
+            hash: self.hash,
+            dialled: Some(dialled.ip()),
+        };
+        match backend.candidates(pool, &query, std::time::Instant::now()) {
+            Ok(picker) => Ok(Candidates::new(service.clone(), picker, Some(dialled.ip()))),
+            Err(lack) => Err(ExchangeError::NoUpstream { refusal: lack.into() }),
+        }
+    }
+}
+
+pub(super) const NO_UPSTREAM: ExchangeError =
+    ExchangeError::NoUpstream { refusal: destination::Refusal::NoHealthyEndpoint };

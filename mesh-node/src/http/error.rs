@@ -1,0 +1,114 @@
+//! Why a request was not answered by its server.
+
+use std::time::Duration;
+
+use mesh_policy::{authz::Outcome, destination};
+
+use super::{
+    facts::BadRequest,
+    headers::Ambiguity,
+    reply::{LocalReply, Reset},
+    upstream::{SendError, SendErrorKind},
+};
+use crate::{
+    authz::denied,
+    balance::Overflow,
+    reason::{Failure, Reason},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    #[error("bad request: {0}")]
+    BadRequest(BadRequest),
+    #[error("ambiguous request: {0}")]
+    Ambiguous(Ambiguity),
+    #[error("no route matches")]
+    NoRoute,
+    #[error("the route leads nowhere: {detail}")]
+    InvalidBackend { detail: String },
+    /// What the connection is bound to, or the route's subset, has been deleted.
+    #[error("{0} is not there any more")]
+    Gone(String),
+    #[error("no healthy upstream ({refusal})")]
+    NoUpstream { refusal: destination::Refusal },
+    #[error("{0}")]
+    Overflow(Overflow),
+    #[error("{0}")]
+    Connect(Failure),
+    #[error("{0}")]
+    Send(SendError),
+    #[error("no answer in {0:?}")]
+    Timeout(Duration),
+    #[error("no answer to one try in {0:?}")]
+    PerTryTimeout(Duration),
+    #[error("{failure}")]
+    Denied { failure: Failure, details: String },
+    /// The route answers by itself.
+    #[error("answered by the route")]
+    Answered(Box<LocalReply>),
+}
+
+impl ExchangeError {
+    /// What policy has decided.
+    pub(super) fn judged(outcome: &Outcome) -> Result<(), Self> {
+        match denied(outcome) {
+            None => Ok(()),
+            Some(failure) => Err(Self::Denied { failure, details: outcome.details().unwrap_or_default() }),
+        }
+    }
+
+    /// What the client is told instead, in Envoy's texts and flags.
+    pub(super) fn reply(self) -> LocalReply {
+        match self {
+            Self::BadRequest(BadRequest::Path(_) | BadRequest::Target) => LocalReply::bad_request("path_normalization_failed"),
+            Self::BadRequest(_) => LocalReply::bad_request("invalid_authority"),
+            Self::Ambiguous(_) => LocalReply::bad_request("http1.codec_error"),
+            Self::NoRoute => LocalReply::no_route(),
+            Self::InvalidBackend { .. } => LocalReply::invalid_backend(),
+            // Nothing is wrong with the route: its target is on its way in or out.
+            Self::Gone(_) => LocalReply { status: http::StatusCode::SERVICE_UNAVAILABLE, ..LocalReply::invalid_backend() },
+            Self::NoUpstream { .. } => LocalReply::no_healthy_upstream(),
+            Self::Overflow(_) => LocalReply::reset(Reset::Overflow, None),
+            Self::Connect(failure) => {
+                let reset = match failure.reason {
+                    Reason::ConnectTimeout => Reset::ConnectTimeout,
+                    _ => Reset::ConnectFailure,
+                };
+                LocalReply::reset(reset, Some(failure.reason.code()))
+            }
+            Self::Send(error) => LocalReply::reset(
+                match error.kind {
+                    SendErrorKind::Closed => Reset::ConnectionTermination,
+                    SendErrorKind::Reset => Reset::Remote,
+                    SendErrorKind::Refused => Reset::RemoteRefused,
+                    SendErrorKind::Protocol => Reset::Protocol,
+                    SendErrorKind::RequestBody => return LocalReply::bad_request("downstream_remote_disconnect"),
+                },
+                None,
+            ),
+            Self::Timeout(_) => LocalReply::timeout(),
+            Self::PerTryTimeout(_) => LocalReply::per_try_timeout(),
+            Self::Denied { details, .. } => LocalReply { details: details.into(), ..LocalReply::denied(None) },
+            Self::Answered(reply) => *reply,
+        }
+    }
+
+    /// The stable reason, as metrics have it; None where the answer is what was wanted.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Self::BadRequest(_) | Self::Ambiguous(_) => Reason::BadRequest,
+            Self::NoRoute => Reason::NoRoute,
+            Self::InvalidBackend { .. } | Self::Gone(_) => Reason::InvalidBackend,
+            Self::NoUpstream { refusal } => crate::outbound::reason_of(*refusal),
+            Self::Overflow(_) => Reason::UpstreamOverflow,
+            Self::Connect(failure) | Self::Denied { failure, .. } => failure.reason,
+            Self::Send(error) => match error.kind {
+                SendErrorKind::Closed | SendErrorKind::Reset | SendErrorKind::Refused => Reason::UpstreamReset,
+                SendErrorKind::Protocol => Reason::UpstreamProtocol,
+                SendErrorKind::RequestBody => Reason::RequestBroken,
+            },
+            Self::Timeout(_) | Self::PerTryTimeout(_) => Reason::RequestTimeout,
+            Self::Answered(_) => return None,
+        })
+    }
+}

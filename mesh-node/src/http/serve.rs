@@ -1,0 +1,199 @@
+//! One accepted connection that speaks HTTP, served to its end: HTTP/1.0, 1.1, or HTTP/2 by its preface.
+
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    io::{Io, Pulse, Watch},
+    body::Body,
+};
+use crate::metered::{Charged, Cost};
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What one connection may use. [`Limits::default`] holds what a node uses.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of an HTTP/1 head, and of what is read of a body ahead of its reader.
+    pub http1_buffer: usize,
+    /// Fields of an HTTP/1 head.
+    pub http1_fields: usize,
+    pub http2_streams: u32,
+    /// Bytes of a head that HTTP/2 may decode to (name, value and 32 each).
+    pub http2_header_list: u32,
+    pub http2_stream_window: u32,
+    pub http2_connection_window: u32,
+    pub http2_send_buffer: usize,
+    /// Streams that a peer has reset before we looked at them; more end the connection (CVE-2023-44487).
+    pub http2_pending_resets: usize,
+    /// Streams that we had to reset for the peer's errors; more end the connection (CVE-2025-8671).
+    pub http2_error_resets: usize,
+    /// Until the first byte has come, and without a byte in either direction.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            http1_buffer: 64 * 1024,
+            http1_fields: 100,
+            http2_streams: 256,
+            http2_header_list: 64 * 1024,
+            http2_stream_window: 256 * 1024,
+            http2_connection_window: 4 * 1024 * 1024,
+            http2_send_buffer: 256 * 1024,
+            http2_pending_resets: 32,
+            http2_error_resets: 256,
+            idle: Duration::from_hours(1),
+        }
+    }
+}
+
+/// Answers requests, several at once with HTTP/2.
+pub trait Exchange: Send + Sync + 'static {
+    /// Every request gets an answer: what can not be done is answered too. Dropped when the client is gone.
+    fn exchange(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Serves `io` until it ends, in good order within the request at hand once `draining` is true.
+///
+/// Must run inside what charges `cost` to the pod: the streams of HTTP/2 run as tasks that do.
+pub async fn serve(
+    mut io: Io,
+    exchange: Arc<impl Exchange>,
+    limits: &Limits,
+    cost: Arc<Cost>,
+    mut draining: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let first = tokio::select! {
+        spoken = timeout(limits.idle, version(&mut io)) => spoken.unwrap_or(Ok(None))?,
+        // Nothing was asked yet: nothing is lost.
+        () = drain(&mut draining) => None,
+    };
+    let Some(version) = first else { return Ok(()) };
+    let (watch, pulse) = (io.watch(), io.pulse());
+    let service = service_fn(move |request| {
+        let exchange = exchange.clone();
+        async move { Ok::<_, Infallible>(exchange.exchange(request).await) }
+    });
+    let io = TokioIo::new(io);
+    let ended = match version {
+        Version::Http1 => {
+            let connection = http1_builder(limits).serve_connection(io, service).with_upgrades();
+            let mut connection = pin!(connection);
+            tokio::select! {
+                ended = &mut connection => ended,
+                reason = stop(&watch, &pulse, limits.idle, &mut draining) => match reason {
+                    Stop::Drain => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                    Stop::Broken | Stop::Idle => return Ok(()),
+                },
+            }
+        }
+        Version::Http2 => {
+            let mut connection = pin!(http2_builder(limits, cost).serve_connection(io, service));
+            tokio::select! {
+                ended = &mut connection => ended,
+                reason = stop(&watch, &pulse, limits.idle, &mut draining) => match reason {
+                    Stop::Drain => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                    Stop::Broken | Stop::Idle => return Ok(()),
+                },
+            }
+        }
+    };
+    ended.map_err(io::Error::other)
+}
+
+enum Stop {
+    Drain,
+    Broken,
+    Idle,
+}
+
+/// Why a connection ends that would go on by itself.
+async fn stop(watch: &Watch, pulse: &Pulse, idle: Duration, draining: &mut watch::Receiver<bool>) -> Stop {
+    let silent = async {
+        while let Some(left) = idle.checked_sub(pulse.silence()).filter(|left| !left.is_zero()) {
+            sleep(left).await;
+        }
+    };
+    tokio::select! {
+        () = drain(draining) => Stop::Drain,
+        () = watch.broken() => Stop::Broken,
+        () = silent => Stop::Idle,
+    }
+}
+
+async fn drain(draining: &mut watch::Receiver<bool>) {
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// What the client speaks; None: it ended without a word.
+async fn version(io: &mut Io) -> io::Result<Option<Version>> {
+    loop {
+        let seen = io.seen();
+        let compared = seen.len().min(PREFACE.len());
+        if seen[..compared] != PREFACE[..compared] {
+            return Ok(Some(Version::Http1));
+        }
+        if compared == PREFACE.len() {
+            return Ok(Some(Version::Http2));
+        }
+        if !io.look().await? {
+            return Ok((!io.seen().is_empty()).then_some(Version::Http1));
+        }
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(true)
+        .auto_date_header(false)
+        .max_buf_size(limits.http1_buffer)
+        .max_headers(limits.http1_fields);
+    builder
+}
+
+fn http2_builder(limits: &Limits, cost: Arc<Cost>) -> http2::Builder<Charged> {
+    let mut builder = http2::Builder::new(Charged::new(cost));
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .adaptive_window(false)
+        .initial_stream_window_size(limits.http2_stream_window)
+        .initial_connection_window_size(limits.http2_connection_window)
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(limits.http2_header_list)
+        .max_send_buf_size(limits.http2_send_buffer)
+        .max_pending_accept_reset_streams(limits.http2_pending_resets)
+        .max_local_error_reset_streams(limits.http2_error_resets);
+    builder
+}

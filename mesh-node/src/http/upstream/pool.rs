@@ -1,0 +1,318 @@
+//! Which connection carries a request.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::{Request, Response, body::Incoming};
+use tokio::sync::watch;
+
+use super::connection::{Connection, SendError, Usage, Version};
+use crate::{
+    http::{io::Io, body::Body},
+    metered::{Charged, Cost},
+    reason::{Failure, Reason},
+};
+
+/// What connections to servers may use. [`Settings::default`] holds what a node uses.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// HTTP/1 connections without a request that are kept for one destination.
+    pub spare: usize,
+    /// Without a request for so long, a connection is closed.
+    pub idle: Duration,
+    pub http1_buffer: usize,
+    pub http1_fields: usize,
+    /// Requests that we have open on one HTTP/2 connection; the server's own limit counts if it is lower.
+    pub http2_streams: usize,
+    pub http2_header_list: u32,
+    pub http2_stream_window: u32,
+    pub http2_connection_window: u32,
+    pub http2_send_buffer: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            spare: 256,
+            idle: Duration::from_hours(1),
+            http1_buffer: 64 * 1024,
+            http1_fields: 100,
+            http2_streams: 256,
+            http2_header_list: 64 * 1024,
+            http2_stream_window: 256 * 1024,
+            http2_connection_window: 4 * 1024 * 1024,
+            http2_send_buffer: 256 * 1024,
+        }
+    }
+}
+
+/// See the module.
+pub struct Pool<K> {
+    shared: Arc<Shared<K>>,
+    tasks: Charged,
+    settings: Settings,
+}
+
+struct Shared<K> {
+    next_id: AtomicU64,
+    spare: usize,
+    destinations: Mutex<HashMap<(K, Version), Destination>>,
+}
+
+/// What there is to one destination.
+#[derive(Default)]
+struct Destination {
+    /// Without a request; the one used last is the last.
+    spare: Vec<Spare>,
+    shared: Vec<Multiplexed>,
+    /// An HTTP/2 connection that is being made; it says when it stands, or why it does not.
+    opening: Option<watch::Receiver<Option<Result<(), Failure>>>>,
+}
+
+impl Destination {
+    fn is_empty(&self) -> bool {
+        let Self { spare, shared, opening } = self;
+        spare.is_empty() && shared.is_empty() && opening.is_none()
+    }
+}
+
+struct Spare {
+    connection: Connection,
+    usage: Arc<Usage>,
+    served: u32,
+}
+
+struct Multiplexed {
+    id: u64,
+    sender: hyper::client::conn::http2::SendRequest<Body>,
+    usage: Arc<Usage>,
+    served: u32,
+}
+
+impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
+    pub fn new(cost: Arc<Cost>, settings: Settings) -> Self {
+        let shared = Shared { next_id: AtomicU64::new(0), spare: settings.spare, destinations: Mutex::default() };
+        Self { shared: Arc::new(shared), tasks: Charged::new(cost), settings }
+    }
+
+    /// A connection for one request, made with `connect` if there is none. `most` is how many requests one connection may
+    /// carry in its life.
+    pub async fn lease<F>(&self, key: &K, version: Version, most: Option<u32>, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
+    where
+        F: Future<Output = Result<Io, Failure>> + Send + 'static,
+    {
+        match version {
+            Version::Http1 => self.lease_http1(key, most, connect()).await,
+            Version::Http2 => self.lease_http2(key, most, connect).await,
+        }
+    }
+
+    /// A connection that was not used before.
+    pub async fn lease_http1_fresh(
+        &self,
+        key: &K,
+        most: Option<u32>,
+        connect: impl Future<Output = Result<Io, Failure>> + Send,
+    ) -> Result<Lease<K>, Failure> {
+        let usage = Arc::<Usage>::default();
+        let io = connect.await?;
+        let connection = Connection::open(io, Version::Http1, &self.tasks, &self.settings, &usage).await.map_err(greeting)?;
+        Ok(self.leased(key, Version::Http1, Spare { connection, usage, served: 0 }, most))
+    }
+
+    async fn lease_http1(
+        &self,
+        key: &K,
+        most: Option<u32>,
+        connect: impl Future<Output = Result<Io, Failure>> + Send,
+    ) -> Result<Lease<K>, Failure> {
+        if let Some(spare) = self.shared.take_spare(key) {
+            return Ok(self.leased(key, Version::Http1, spare, most));
+        }
+        self.lease_http1_fresh(key, most, connect).await
+    }
+
+    async fn lease_http2<F>(&self, key: &K, most: Option<u32>, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
+    where
+        F: Future<Output = Result<Io, Failure>> + Send + 'static,
+    {
+        let mut connect = Some(connect);
+        loop {
+            let mut opening = match self.shared.share(key, self.settings.http2_streams, most) {
+                Shareable::Connection(there) => return Ok(self.leased(key, Version::Http2, there, most)),
+                Shareable::Opening(opening) => opening,
+                Shareable::None => {
+                    let Some(connect) = connect.take() else {
+                        return Err(Failure::new(Reason::ConnectFailed, "the server takes no requests on new connections"));
+                    };
+                    self.open_http2(key, connect())
+                }
+            };
+            match opening.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(Ok(()))) => {}
+                Ok(Some(Err(failure))) => return Err(failure.clone()),
+                Ok(None) | Err(_) => return Err(Failure::new(Reason::Internal, "a connection's task is gone")),
+            }
+        }
+    }
+
+    /// In a task of its own: the connection does not die with the request that asked for it.
+    fn open_http2(
+        &self,
+        key: &K,
+        connect: impl Future<Output = Result<Io, Failure>> + Send + 'static,
+    ) -> watch::Receiver<Option<Result<(), Failure>>> {
+        let (done, opening) = watch::channel(None);
+        let place = (key.clone(), Version::Http2);
+        self.shared.lock().entry(place.clone()).or_default().opening = Some(opening.clone());
+        let (shared, settings, tasks) = (self.shared.clone(), self.settings.clone(), self.tasks.clone());
+        self.tasks.spawn(async move {
+            let usage = Arc::<Usage>::default();
+            let opened = async {
+                let io = connect.await?;
+                Connection::open(io, Version::Http2, &tasks, &settings, &usage).await.map_err(greeting)
+            };
+            let opened = opened.await;
+            let mut destinations = shared.lock();
+            let destination = destinations.entry(place.clone()).or_default();
+            destination.opening = None;
+            let result = match opened {
+                Ok(Connection::Http2(sender)) => {
+                    let id = shared.next_id.fetch_add(1, Relaxed);
+                    destination.shared.push(Multiplexed { id, sender, usage, served: 0 });
+                    Ok(())
+                }
+                Ok(Connection::Http1(_)) => Err(Reason::Internal.into()),
+                Err(failure) => Err(failure),
+            };
+            if destination.is_empty() {
+                destinations.remove(&place);
+            }
+            drop(destinations);
+            done.send_replace(Some(result));
+        });
+        opening
+    }
+
+    fn leased(&self, key: &K, version: Version, spare: Spare, most: Option<u32>) -> Lease<K> {
+        let Spare { connection, usage, served } = spare;
+        // A shared connection was counted when it was found.
+        if version == Version::Http1 {
+            usage.open.fetch_add(1, Relaxed);
+        }
+        let served = served + 1;
+        Lease {
+            home: self.shared.clone(),
+            place: (key.clone(), version),
+            reusable: most.is_none_or(|most| served < most),
+            reused: served > 1,
+            connection: Some(connection),
+            usage,
+            served,
+        }
+    }
+}
+
+fn greeting(error: hyper::Error) -> Failure {
+    Failure::new(Reason::ConnectFailed, format!("the server's end of HTTP: {error}"))
+}
+
+enum Shareable {
+    Connection(Spare),
+    Opening(watch::Receiver<Option<Result<(), Failure>>>),
+    None,
+}
+
+impl<K: Eq + Hash + Clone> Shared<K> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(K, Version), Destination>> {
+        self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_spare(&self, key: &K) -> Option<Spare> {
+        let place = (key.clone(), Version::Http1);
+        let mut destinations = self.lock();
+        let destination = destinations.get_mut(&place)?;
+        let found = std::iter::from_fn(|| destination.spare.pop()).find(|spare| spare.connection.is_ready());
+        if destination.is_empty() {
+            destinations.remove(&place);
+        }
+        found
+    }
+
+    fn share(&self, key: &K, streams: usize, most: Option<u32>) -> Shareable {
+        let mut destinations = self.lock();
+        let Some(destination) = destinations.get_mut(&(key.clone(), Version::Http2)) else { return Shareable::None };
+        destination.shared.retain(|there| !there.sender.is_closed() && most.is_none_or(|most| there.served < most));
+        for there in &mut destination.shared {
+            let connection = Connection::Http2(there.sender.clone());
+            if there.usage.open.load(Relaxed) < there.usage.streams.load(Relaxed).clamp(1, streams) {
+                there.usage.open.fetch_add(1, Relaxed);
+                there.served += 1;
+                return Shareable::Connection(Spare { connection, usage: there.usage.clone(), served: there.served - 1 });
+            }
+        }
+        destination.opening.clone().map_or(Shareable::None, Shareable::Opening)
+    }
+
+    fn give_back(&self, place: &(K, Version), spare: Spare) {
+        let mut destinations = self.lock();
+        let destination = destinations.entry(place.clone()).or_default();
+        destination.spare.retain(|spare| !spare.connection.is_closed());
+        if destination.spare.len() < self.spare {
+            destination.spare.push(spare);
+        }
+    }
+}
+
+/// A connection for one request. Kept until the answer's body has ended, it goes back to its pool; dropped before, an
+/// HTTP/1 connection closes.
+pub struct Lease<K: Eq + Hash + Clone> {
+    home: Arc<Shared<K>>,
+    place: (K, Version),
+    connection: Option<Connection>,
+    usage: Arc<Usage>,
+    served: u32,
+    reusable: bool,
+    reused: bool,
+}
+
+impl<K: Eq + Hash + Clone> Lease<K> {
+    /// It has carried a request before: the server may have closed it meanwhile.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub fn version(&self) -> Version {
+        self.place.1
+    }
+
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let connection = self.connection.as_mut().expect("taken on drop only");
+        connection.send(request).await
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Lease<K> {
+    fn drop(&mut self) {
+        self.usage.open.fetch_sub(1, Relaxed);
+        let Some(connection) = self.connection.take() else { return };
+        if self.place.1 == Version::Http1 && self.reusable && connection.is_ready() {
+            self.home.give_back(&self.place, Spare { connection, usage: self.usage.clone(), served: self.served });
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone> fmt::Debug for Lease<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("served", &self.served).finish_non_exhaustive()
+    }
+}
