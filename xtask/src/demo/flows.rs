@@ -8,6 +8,7 @@ use harness::{LabStatus, http};
 /// From one workload to another, as its client's node counted it, or its server's when the client is outside the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Edge {
+    /// Connections and requests.
     pub(super) opened: u64,
     pub(super) refused: u64,
     /// Requests and answers together.
@@ -64,7 +65,7 @@ pub(super) fn read(lab: &LabStatus) -> Result<BTreeMap<Ends, Edge>> {
 struct Sample<'a> {
     name: &'a str,
     labels: BTreeMap<&'a str, &'a str>,
-    value: u64,
+    value: f64,
 }
 
 impl<'a> Sample<'a> {
@@ -100,10 +101,15 @@ impl<'a> Sample<'a> {
             carried,
         };
         let edge = edges.entry(ends).or_default();
+        let value = self.value as u64;
         match self.name {
-            "istio_tcp_connections_opened_total" => edge.opened += self.value,
-            "istio_tcp_connections_failed_total" => edge.refused += self.value,
-            "istio_tcp_sent_bytes_total" | "istio_tcp_received_bytes_total" => edge.bytes += self.value,
+            "istio_requests_total" if self.label("response_code") == "403" => edge.refused += value,
+            "istio_tcp_connections_opened_total" | "istio_requests_total" => edge.opened += value,
+            "istio_tcp_connections_failed_total" => edge.refused += value,
+            "istio_tcp_sent_bytes_total"
+            | "istio_tcp_received_bytes_total"
+            | "istio_request_bytes_sum"
+            | "istio_response_bytes_sum" => edge.bytes += value,
             _ => {}
         }
     }
@@ -127,11 +133,12 @@ mod tests {
             "# HELP x y",
             &format!(r#"istio_tcp_connections_opened_total{{reporter="source",{mesh}"#),
             &format!(r#"istio_tcp_connections_opened_total{{reporter="destination",{mesh}"#),
-            &format!(r#"istio_tcp_connections_failed_total{{reporter="destination",{stranger}"#),
+            &format!(r#"istio_requests_total{{reporter="source",response_code="200",{mesh}"#),
+            &format!(r#"istio_requests_total{{reporter="destination",response_code="403",{stranger}"#),
         ]);
         let ends =
             |source: &str, destination: &str, carried| Ends { source: source.into(), destination: destination.into(), carried };
-        assert_eq!(found[&ends("page", "reviews", Carried::MutualTls)].opened, 3);
+        assert_eq!(found[&ends("page", "reviews", Carried::MutualTls)].opened, 6);
         assert_eq!(found[&ends(OUTSIDE, "page", Carried::Plaintext)].refused, 2);
         assert_eq!(found.len(), 2);
     }

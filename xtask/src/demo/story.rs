@@ -86,18 +86,46 @@ impl Shop {
         Ok(answer)
     }
 
-    /// Waits until a request is refused, or is answered again, and says how long that took.
-    fn until(&self, pod: &str, url: &str, refused: bool) -> Result<String> {
+    /// Waits until a request ends so, and says how long that took.
+    fn until(&self, pod: &str, url: &str, wanted: End) -> Result<String> {
         let started = Instant::now();
         let mut last = None;
-        wait_until(&format!("{pod} asking {url} to be {}", if refused { "refused" } else { "answered" }), PATIENCE, || {
+        wait_until(&format!("{pod} asking {url}: {}", wanted.text()), PATIENCE, || {
             let answer = self.ask(pod, url)?;
-            let done = (answer.outcome == "reset") == refused && (refused || answer.status == Some(200));
-            last = Some(answer.outcome);
+            let done = wanted.is(&answer);
+            last = Some(answer);
             Ok(done)
         })
-        .with_context(|| format!("last outcome: {}", last.as_deref().unwrap_or("none")))?;
-        Ok(format!("{} after {} ms", if refused { "reset" } else { "answered" }, started.elapsed().as_millis()))
+        .with_context(|| format!("last answer: {last:?}"))?;
+        Ok(format!("{} after {} ms", wanted.text(), started.elapsed().as_millis()))
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy)]
+enum End {
+    Answered,
+    /// Policy has an answer of its own.
+    Denied,
+    /// Nobody is told anything.
+    Reset,
+}
+
+impl End {
+    fn is(self, answer: &Answer) -> bool {
+        match self {
+            Self::Answered => answer.status == Some(200),
+            Self::Denied => answer.status == Some(403) && answer.body.as_deref() == Some("RBAC: access denied"),
+            Self::Reset => answer.outcome == "reset",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Denied => "403",
+            Self::Reset => "reset",
+        }
     }
 }
 
@@ -169,7 +197,7 @@ fn print_table(rows: &[(&str, Result<String>, Duration)]) {
 
 fn page_answers(shop: &Shop) -> Result<String> {
     // The pods are ready; that word may still be on its way to the nodes.
-    shop.until("shop/client", PAGE, false)?;
+    shop.until("shop/client", PAGE, End::Answered)?;
     let answer = shop.answers("shop/client", PAGE)?;
     let body: serde_json::Value = serde_json::from_str(answer.body.as_deref().unwrap_or_default()).context("the page's JSON")?;
     for part in ["details", "reviews"] {
@@ -216,17 +244,17 @@ fn address_is_kept(shop: &Shop) -> Result<String> {
 }
 
 fn stranger_is_answered(shop: &Shop) -> Result<String> {
-    shop.until(STRANGER, &shop.page_address()?, false)
+    shop.until(STRANGER, &shop.page_address()?, End::Answered)
 }
 
 fn strict_refuses(shop: &Shop) -> Result<String> {
     shop.apply("strict.yaml")?;
-    shop.until(STRANGER, &shop.page_address()?, true)
+    shop.until(STRANGER, &shop.page_address()?, End::Reset)
 }
 
 fn policy_denies(shop: &Shop) -> Result<String> {
     shop.apply("page-to-reviews.yaml")?;
-    shop.until("shop/client", REVIEWS, true)
+    shop.until("shop/client", REVIEWS, End::Denied)
 }
 
 fn page_has_reviews(shop: &Shop) -> Result<String> {
@@ -234,7 +262,7 @@ fn page_has_reviews(shop: &Shop) -> Result<String> {
 }
 
 fn open_connection_is_closed(shop: &Shop) -> Result<String> {
-    let mut held = shop.start("shop/client", &["client", "hold", "ratings.shop:9080"])?;
+    let mut held = shop.start("shop/client", &["client", "hold", "ledger.shop:9000"])?;
     let outcome = close_by_policy(shop, &mut held);
     let _ = held.kill();
     let _ = held.wait();
@@ -246,11 +274,11 @@ fn close_by_policy(shop: &Shop, held: &mut Child) -> Result<String> {
     let output = held.stdout.take().context("no output")?;
     let open = || -> Result<bool> {
         let edges = flows::read(&shop.status()?)?;
-        Ok(edges.iter().any(|(ends, edge)| ends.source == "client" && ends.destination == "ratings" && edge.opened > 1))
+        Ok(edges.iter().any(|(ends, edge)| ends.source == "client" && ends.destination == "ledger" && edge.opened > 1))
     };
     wait_until("the connection to stand", PATIENCE, open)?;
     let started = Instant::now();
-    shop.apply("no-client-at-ratings.yaml")?;
+    shop.apply("no-client-at-ledger.yaml")?;
     for line in BufReader::new(output).lines() {
         let event: Event = serde_json::from_str(&line?).context("an event of `shop client hold`")?;
         if let Some(outcome) = event.outcome {
@@ -262,9 +290,9 @@ fn close_by_policy(shop: &Shop, held: &mut Child) -> Result<String> {
 }
 
 fn policies_withdrawn(shop: &Shop) -> Result<String> {
-    for policy in ["strict.yaml", "page-to-reviews.yaml", "no-client-at-ratings.yaml"] {
+    for policy in ["strict.yaml", "page-to-reviews.yaml", "no-client-at-ledger.yaml"] {
         shop.withdraw(policy)?;
     }
-    shop.until(STRANGER, &shop.page_address()?, false)?;
-    shop.until("shop/client", REVIEWS, false)
+    shop.until(STRANGER, &shop.page_address()?, End::Answered)?;
+    shop.until("shop/client", REVIEWS, End::Answered)
 }
