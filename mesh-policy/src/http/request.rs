@@ -40,15 +40,14 @@ impl Request<'_> {
     /// list (RFC 9110 §5.3), and nobody may choose the form that a condition overlooks. `host` is the authority, which
     /// HTTP/2 has no header for: with its port, and without.
     pub fn any_value(&self, name: &HeaderName, is: impl Fn(&[u8]) -> bool) -> bool {
-        let mut values = self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
-        if values.by_ref().any(&is) {
+        let values = || self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+        if values().any(&is) {
             return true;
         }
         if name == HOST {
             return is(self.host.as_bytes()) || self.host_port.is_some_and(|port| is(format!("{}:{port}", self.host).as_bytes()));
         }
-        let all: Vec<&[u8]> = self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
-        all.len() > 1 && is(&all.join(&b','))
+        values().nth(1).is_some() && is(&values().collect::<Vec<_>>().join(&b','))
     }
 
     /// Whether a header is there and each of its values is so, taken one by one. `host` is the authority in either form.
