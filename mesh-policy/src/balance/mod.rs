@@ -13,11 +13,11 @@
 //! | least request | of two drawn by weight the one with less in flight for its weight (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing") |
 //! | round robin | in turn; with unequal weights along a low-discrepancy sequence, so that shares hold over short runs too |
 //! | random | drawn by weight |
-//! | ring hash, maglev | by the [`hash`] of the request's key, stable while endpoints come and go ([`table`]) |
+//! | ring hash, maglev | by the [`hash()`] of the request's key, stable while endpoints come and go (`table`) |
 //! | passthrough | the endpoint whose address was dialled; by least request when it is the service's own address |
 //!
 //! **Groups.** Where nothing is ejected, the nearest group gets everything. As its endpoints are ejected the next ones take
-//! over in proportion, as Envoy's priorities do ([`spill`]). Unready endpoints do not count at all: as with Istio's
+//! over in proportion, as Envoy's priorities do (`spill`). Unready endpoints do not count at all: as with Istio's
 //! defaults, they are not there.
 //!
 //! **Leaving.** An endpoint that is deleted, or no longer ready because it is being deleted, is absent from the next
