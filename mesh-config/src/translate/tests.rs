@@ -8,7 +8,8 @@ use std::{
 };
 
 use mesh_policy::model::{
-    Authorization, Clause, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset, TrafficPolicy, TrafficRule, VirtualAddress, WorkloadUid,
+    Authorization, Clause, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset, TrafficPolicy,
+    TrafficRule, VirtualAddress, WorkloadUid,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -69,13 +70,17 @@ fn the_order_of_objects_makes_no_difference() {
 
 /// Short enough to be read, complete enough to notice any difference.
 fn print(translation: &Translation) -> String {
-    let Translation { model: Model { workloads, services, policies, routes, traffic, http, mesh }, messages, conditions, root_namespace } =
-        translation;
+    let Translation {
+        model: Model { workloads, services, policies, routes, traffic, http, mesh },
+        messages,
+        conditions,
+        root_namespace,
+    } = translation;
     let mut out = String::new();
     let line = &mut out;
     writeln!(line, "mesh {mesh:?} root={root_namespace}").unwrap();
     if **http != HttpSettings::default() {
-        writeln!(line, "http {}", said(http)).unwrap();
+        writeln!(line, "http enabled={} {}", http.enabled, said(http)).unwrap();
     }
     for service in services.values() {
         let addresses: Vec<String> =
@@ -192,7 +197,8 @@ fn said(part: &impl Serialize) -> Value {
                 // Durations, which serde writes in two parts.
                 if let (Some(seconds), Some(nanos), 2) = (kept.get("secs"), kept.get("nanos"), kept.len()) {
                     let nanos = nanos.as_u64().unwrap();
-                    return (seconds.as_u64() != Some(0) || nanos != 0).then(|| format!("{seconds}.{:03}s", nanos / 1_000_000).into());
+                    return (seconds.as_u64() != Some(0) || nanos != 0)
+                        .then(|| format!("{seconds}.{:03}s", nanos / 1_000_000).into());
                 }
                 (!kept.is_empty()).then_some(Value::Object(kept))
             }

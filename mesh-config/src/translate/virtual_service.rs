@@ -293,12 +293,15 @@ impl Scope<'_> {
         let mut winner: Option<(&Candidate, Vec<R>)> = None;
         for candidate in self.candidates {
             let root = &self.roots[candidate.root];
-            let found = rules(root, report);
+            // What is for everybody has been told what there is to tell.
+            let (told, mut scratch) = (self.consumer.is_some() && candidate.rank == Rank::Public, Report::default());
+            let found = rules(root, if told { &mut scratch } else { &mut *report });
             if found.is_empty() {
                 continue;
             }
             let before = of_owner.filter(|_| candidate.rank != Rank::Own);
             let by = match (before, &winner) {
+                _ if told && (before.is_some() || winner.is_some()) => continue,
                 (Some(origin), _) => format!("{} {}/{}", origin.kind, origin.namespace, origin.name),
                 (None, None) => {
                     winner = Some((candidate, found));

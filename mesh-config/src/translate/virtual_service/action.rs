@@ -85,10 +85,10 @@ impl Builder<'_> {
         self.report.tell(self.route.key(), Message::new(level, code, field, text));
     }
 
-    fn backend(&mut self, field: &str, found: &written::Destination) -> BackendRef {
+    fn backend(&mut self, field: &str, found: &written::Destination, otherwise: &str) -> BackendRef {
         let at = format!("{}.{field}", self.route.field);
         let (key, report) = (self.route.key(), &mut *self.report);
-        destination::backend(self.place, &self.route.name.namespace, &at, found, &mut |message| {
+        destination::backend(self.place, &self.route.name.namespace, &at, found, otherwise, &mut |message| {
             report.tell(key.clone(), message);
         })
     }
@@ -102,7 +102,7 @@ impl Builder<'_> {
                 _ => u32::try_from(route.weight).unwrap_or(0),
             };
             let Some(destination) = route.destination.as_ref().filter(|_| weight != 0) else { continue };
-            let to = self.backend(&format!("route[{index}].destination"), destination);
+            let to = self.backend(&format!("route[{index}].destination"), destination, "requests are answered with 500");
             let field = format!("route[{index}].headers");
             let (request_headers, response_headers, authority) = self.headers(&field, route.headers.as_ref());
             // The route's own authority has precedence, as in Istio.
@@ -125,7 +125,7 @@ impl Builder<'_> {
         let mut out = Vec::new();
         for (field, to, percent) in single.chain(several).collect::<Vec<_>>() {
             let share = percent.map_or(Percent::ALL, Percent::of);
-            let to = self.backend(&field, to);
+            let to = self.backend(&field, to, "nothing is mirrored");
             if share != Percent::NONE && !matches!(to, BackendRef::Invalid { .. }) {
                 out.push(Mirror { to, share });
             }

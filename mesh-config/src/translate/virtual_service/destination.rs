@@ -9,18 +9,20 @@ use crate::{
     translate::service::Draft,
 };
 
-/// `namespace`: of the object that says it; `at`: the destination's field.
+/// `namespace`: of the object that says it; `at`: the destination's field; `otherwise`: what happens where there is no
+/// such destination.
 pub(super) fn backend(
     place: &Place<'_>,
     namespace: &str,
     at: &str,
     found: &Destination,
+    otherwise: &str,
     tell: &mut impl FnMut(Message),
 ) -> BackendRef {
     match resolve(place, namespace, found) {
         Ok(backend) => backend,
         Err(Missing { field, code, reason }) => {
-            tell(Message::new(Level::Error, code, format!("{at}.{field}"), format!("{reason}: requests are answered with 500")));
+            tell(Message::new(Level::Error, code, format!("{at}.{field}"), format!("{reason}: {otherwise}")));
             BackendRef::Invalid { reason: reason.into() }
         }
     }
