@@ -35,6 +35,21 @@ pub fn service(namespace: &str, name: &str, host: u8, ports: &[u16]) -> String {
     }))
 }
 
+/// The same with ports that have names, and so protocols: name, port, target port.
+pub fn service_with(namespace: &str, name: &str, host: u8, ports: &[(&str, u16, u16)]) -> String {
+    let addresses = [format!("10.96.0.{host}"), format!("fd96::{host:x}")];
+    let port = |(name, port, target): &(&str, u16, u16)| json!({ "name": name, "port": port, "targetPort": target });
+    let ports: Vec<Value> = ports.iter().map(port).collect();
+    document(&json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": name, "namespace": namespace },
+        "spec": {
+            "clusterIP": addresses[0], "clusterIPs": addresses, "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "PreferDualStack", "selector": { "app": name }, "ports": ports,
+        },
+    }))
+}
+
 /// An AuthorizationPolicy; `app` selects pods by their label, without it all of the namespace.
 pub fn policy(namespace: &str, name: &str, app: Option<&str>, action: &str, rules: &Value) -> String {
     let mut spec = json!({ "action": action, "rules": rules });

@@ -1,0 +1,231 @@
+//! HTTP request by request, through the real kernel path: everything asked on the client's own node and across nodes, and both
+//! must agree.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use netns_tests::{
+    Mesh, PATIENCE,
+    manifest::{namespace, node, pod, policy, service_with},
+};
+use serde_json::{Value, json};
+
+const CLIENT: &str = "app/client";
+/// The server on the client's node, and the one on the other.
+const SERVERS: [(&str, &str); 2] = [("near", "10.96.0.1"), ("far", "10.96.0.2")];
+
+fn documents() -> Vec<String> {
+    let ports = [("http", 80, 8080), ("http2", 81, 8081), ("http-closed", 82, 8099)];
+    let server = |name: &str, node: &str| {
+        pod(&format!("app/{name}"), node)
+            .runs(&["http-peer", "8080", name], Some(8080))
+            .runs(&["http-peer", "8081", name], Some(8081))
+            .document()
+    };
+    vec![
+        node("node-1", 1),
+        node("node-2", 2),
+        namespace("app", true),
+        pod(CLIENT, "node-1").idle().document(),
+        server("near", "node-1"),
+        server("far", "node-2"),
+        service_with("app", "near", 1, &ports),
+        service_with("app", "far", 2, &ports),
+        service_with("app", "nobody", 3, &ports),
+    ]
+}
+
+#[test]
+fn requests_are_told_apart() {
+    let mesh = Mesh::up(&documents());
+    for check in [answers, bodies, versions, trailers, upgrades, failures, policies] {
+        check(&mesh);
+    }
+    counted(&mesh);
+    mesh.down();
+}
+
+/// What curl prints, with a status that is not zero as the caller wants it.
+fn curl(mesh: &Mesh, words: &[&str]) -> (bool, String) {
+    let mut argv = vec!["curl", "--silent", "--show-error", "--max-time", "20"];
+    argv.extend(words);
+    let output = mesh.exec(CLIENT, &argv).unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+fn fetched(mesh: &Mesh, words: &[&str]) -> String {
+    let (done, text) = curl(mesh, words);
+    assert!(done, "{words:?}: {text}");
+    text
+}
+
+fn status(mesh: &Mesh, words: &[&str]) -> String {
+    let all: Vec<&str> = ["--output", "/dev/null", "--write-out", "%{http_code}"].iter().chain(words).copied().collect();
+    fetched(mesh, &all)
+}
+
+/// The path is normalized, the application learns who asks, forged words are taken away, one connection serves many.
+fn answers(mesh: &Mesh) {
+    for (name, address) in SERVERS {
+        let url = format!("http://{address}/a/./b/../c?d=1");
+        let forged = "x-forwarded-client-cert: URI=spiffe://forged";
+        let text = fetched(mesh, &["-H", forged, "-H", "x-envoy-attempt-count: 7", "-H", "host: Some.Name:80", &url]);
+        let found: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(found["name"], name);
+        assert_eq!(found["path"], "/a/c?d=1");
+        assert_eq!(found["version"], "HTTP/1.1");
+        let fields = &found["fields"];
+        assert_eq!(fields["host"], "Some.Name:80");
+        let cert = format!("By=spiffe://cluster.local/ns/app/sa/{name};URI=spiffe://cluster.local/ns/app/sa/client");
+        assert_eq!(fields["x-forwarded-client-cert"], json!(cert), "{name}");
+        assert_eq!(fields["x-envoy-attempt-count"], "1", "{name}");
+        assert_eq!(fields["x-request-id"].as_str().unwrap().len(), 36);
+
+        let url = format!("http://{address}/whoami");
+        let many = fetched(mesh, &["--write-out", "%{num_connects} ", "--output", "/dev/null", &url, "--output", "/dev/null", &url]);
+        assert_eq!(many, "1 0 ", "the second request goes over the first one's connection");
+        let v6 = format!("http://[fd96::{}]/whoami", if name == "near" { 1 } else { 2 });
+        assert_eq!(status(mesh, &["--globoff", &v6]), "200");
+        assert_eq!(status(mesh, &["--http1.0", &url]), "200");
+        assert_eq!(status(mesh, &["--head", &format!("http://{address}/status/204")]), "204");
+        // A pod's own address is that pod.
+        let own = format!("http://{}:8080/whoami", mesh.v4(&format!("app/{name}")));
+        assert!(fetched(mesh, &[&own]).contains(&format!("\"name\":\"{name}\"")));
+    }
+}
+
+fn bodies(mesh: &Mesh) {
+    for (_, address) in SERVERS {
+        let script = format!(
+            "head -c 10000000 /dev/urandom > $0 && for how in 'content-length: 10000000' 'transfer-encoding: chunked'; do \
+             curl -sS --max-time 60 -H \"$how\" -H 'expect:' --data-binary @$0 http://{address}/echo | cmp - $0 || exit 1; done; \
+             rm $0"
+        );
+        let file = format!("/tmp/keelson-http-{}-{address}", std::process::id());
+        let output = mesh.exec(CLIENT, &["sh", "-c", &script, &file]).unwrap();
+        assert!(output.status.success(), "{address}: {output:?}");
+        // Told to wait, curl waits for the word to go on.
+        let text = fetched(mesh, &["-H", "expect: 100-continue", "--data", "hello", &format!("http://{address}/echo")]);
+        assert_eq!(text, "hello");
+    }
+}
+
+/// The port's declaration says what the server is spoken to in, whatever the client speaks.
+fn versions(mesh: &Mesh) {
+    for (_, address) in SERVERS {
+        for (port, spoken) in [(80, "HTTP/1.1"), (81, "HTTP/2.0")] {
+            for client in ["--http1.1", "--http2-prior-knowledge"] {
+                let text = fetched(mesh, &[client, &format!("http://{address}:{port}/whoami?x")]);
+                let found: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(found["version"], spoken, "{client} to {address}:{port}");
+                assert_eq!(found["path"], "/whoami?x");
+            }
+        }
+    }
+}
+
+fn trailers(mesh: &Mesh) {
+    for (_, address) in SERVERS {
+        for port in [80, 81] {
+            for client in ["--http1.1", "--http2-prior-knowledge"] {
+                let url = format!("http://{address}:{port}/trailers");
+                let text = fetched(mesh, &[client, "-H", "te: trailers", "--dump-header", "-", &url]);
+                assert!(text.contains("one two three"), "{text}");
+                assert!(text.to_lowercase().contains("x-sum: 3"), "{client} to {address}:{port}: {text}");
+            }
+        }
+    }
+}
+
+fn upgrades(mesh: &Mesh) {
+    const SCRIPT: &str = r"
+import socket, sys
+s = socket.create_connection((sys.argv[1], 80), 20)
+s.sendall(b'GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+head = b''
+while not head.endswith(b'\r\n\r\n'):
+    more = s.recv(1)
+    assert more, head
+    head += more
+assert head.startswith(b'HTTP/1.1 101 '), head
+assert b'upgrade: websocket' in head.lower(), head
+for size in (1, 1000, 1000000):
+    sent = bytes(i % 251 for i in range(size))
+    s.sendall(sent)
+    got = b''
+    while len(got) < size:
+        more = s.recv(65536)
+        assert more, len(got)
+        got += more
+    assert got == sent
+s.shutdown(socket.SHUT_WR)
+assert s.recv(1) == b''
+print('ok')
+";
+    for (_, address) in SERVERS {
+        let output = mesh.exec(CLIENT, &["python3", "-c", SCRIPT, address]).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n", "{address}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn failures(mesh: &Mesh) {
+    for (_, address) in SERVERS {
+        assert_eq!(status(mesh, &[&format!("http://{address}/status/404")]), "404");
+        assert_eq!(status(mesh, &[&format!("http://{address}/status/500")]), "500");
+        let refused = fetched(mesh, &["--write-out", " %{http_code}", &format!("http://{address}:82/")]);
+        assert!(refused.starts_with("upstream connect error or disconnect/reset before headers."), "{refused}");
+        assert!(refused.ends_with(" 503"), "{refused}");
+        assert_eq!(status(mesh, &["--path-as-is", &format!("http://{address}/a%00b")]), "400");
+        // What breaks off at the server breaks off at the client.
+        let (whole, text) = curl(mesh, &[&format!("http://{address}/cut")]);
+        assert!(!whole && text.starts_with("half"), "{text}");
+    }
+    let text = fetched(mesh, &["--write-out", " %{http_code}", "http://10.96.0.3/"]);
+    assert_eq!(text, "no healthy upstream 503");
+    let grpc = ["-H", "content-type: application/grpc", "--http2-prior-knowledge", "--dump-header", "-", "http://10.96.0.3:81/"];
+    let text = fetched(mesh, &grpc).to_lowercase();
+    assert!(text.starts_with("http/2 200") && text.contains("grpc-status: 14"), "{text}");
+}
+
+/// Of one path, on the identity that was proved, before the application sees it; at once for requests of open connections.
+fn policies(mesh: &Mesh) {
+    let rule = json!([{
+        "from": [{ "source": { "principals": ["cluster.local/ns/app/sa/client"] } }],
+        "to": [{ "operation": { "methods": ["GET"], "paths": ["/secret*"] } }],
+    }]);
+    for (name, address) in SERVERS {
+        mesh.put("policy.yaml", &policy("app", "no-secrets", Some(name), "DENY", &rule));
+        let secret = format!("http://{address}/x/../secret/1");
+        harness::wait_until("the policy to deny", PATIENCE, || {
+            Ok(fetched(mesh, &["--path-as-is", "--write-out", " %{http_code}", &secret]) == "RBAC: access denied 403")
+        })
+        .unwrap();
+        assert_eq!(status(mesh, &[&format!("http://{address}/open")]), "200");
+        assert_eq!(status(mesh, &["--request", "PUT", &secret]), "200", "another method");
+        let text = fetched(
+            mesh,
+            &["--http2-prior-knowledge", "-H", "content-type: application/grpc", "--dump-header", "-", &format!("http://{address}:81/secret")],
+        )
+        .to_lowercase();
+        assert!(text.starts_with("http/2 200") && text.contains("grpc-status: 7"), "{text}");
+        mesh.take_away("policy.yaml");
+        harness::wait_until("the policy to be gone", PATIENCE, || Ok(status(mesh, &[&secret]) == "200")).unwrap();
+    }
+}
+
+/// Each half has told of every request, also where both are one process.
+fn counted(mesh: &Mesh) {
+    for (name, node) in [("near", "node-1"), ("far", "node-2")] {
+        let to = format!("destination_workload=\"{name}\"");
+        let count = |node: &str, reporter: &str, code: &str| {
+            let labels = [format!("reporter=\"{reporter}\""), to.clone(), format!("response_code=\"{code}\"")];
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            mesh.metric(node, "istio_requests_total", &labels)
+        };
+        for code in ["200", "404", "500", "403"] {
+            let (source, destination) = (count("node-1", "source", code), count(node, "destination", code));
+            assert!(source > 0.0, "{name}: no {code} at the source");
+            assert!((source - destination).abs() < 0.5, "{name}: {code}: {source} at the source, {destination} at the destination");
+        }
+    }
+}
