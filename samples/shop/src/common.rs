@@ -36,6 +36,9 @@ pub(crate) struct ServerOptions {
     /// What to call this version of the service
     #[arg(long, default_value = "v1")]
     pub(crate) version: String,
+    /// Answer everything but /healthz with this status
+    #[arg(long, value_name = "STATUS")]
+    fail: Option<StatusCode>,
     /// Do not log requests
     #[arg(long)]
     quiet: bool,
@@ -66,12 +69,15 @@ where
     F: Future<Output = Reply> + Send + 'static,
 {
     let instance = Instance::new(service, &options.version);
-    let quiet = options.quiet;
+    let (quiet, fail) = (options.quiet, options.fail);
     serve::http(options.port, move |request, ends| {
         let (instance, own) = (instance.clone(), own.clone());
         async move {
             let line = (!quiet).then(|| format!("{} {} from {}", request.method(), request.uri(), ends.peer));
-            let response = answer(request, ends, instance, own).await;
+            let response = match fail.filter(|_| request.uri().path() != "/healthz") {
+                Some(status) => text(status, "out of order\n"),
+                None => answer(request, ends, instance, own).await,
+            };
             if let Some(line) = line {
                 eprintln!("{line}: {}", response.status().as_u16());
             }

@@ -53,7 +53,7 @@ fn http_arguments(Http { url, method, headers, data }: &Http) -> Vec<String> {
 fn tcp_arguments(Tcp { to, data }: &Tcp) -> Vec<String> {
     let mut arguments = vec!["tcp".to_owned(), to.clone()];
     if let Some(data) = data {
-        arguments.extend(["--data".to_owned(), data.clone()]);
+        arguments.extend(["--send".to_owned(), data.clone()]);
     }
     arguments
 }
