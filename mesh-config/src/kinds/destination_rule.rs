@@ -247,6 +247,7 @@ pub struct ConnectionKeepalive {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::struct_field_names, reason = "the names of the API")]
 pub struct OutlierDetection {
     /// Deprecated, and without effect in Istio too.
     pub consecutive_errors: i32,

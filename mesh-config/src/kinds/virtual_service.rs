@@ -255,6 +255,7 @@ pub struct HttpFaultInjection {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::struct_field_names, reason = "the names of the API")]
 pub struct Delay {
     /// Deprecated: whole percent.
     pub percent: i32,

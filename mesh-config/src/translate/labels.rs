@@ -15,8 +15,12 @@ type Keys = BTreeSet<Arc<str>>;
 
 pub(super) fn fill(drafts: &mut [Draft], routes: &BTreeMap<RoutesKey, Routes>, traffic: &BTreeMap<TrafficKey, TrafficRule>) {
     let mut keys = Keys::new();
-    routes.values().for_each(|routes| of_routes(routes, &mut keys));
-    traffic.values().for_each(|rule| of_traffic(rule, &mut keys));
+    for routes in routes.values() {
+        of_routes(routes, &mut keys);
+    }
+    for rule in traffic.values() {
+        of_traffic(rule, &mut keys);
+    }
     for draft in drafts {
         for key in &keys {
             let of_place = topology(&draft.workload, key).filter(|value| !value.is_empty());

@@ -220,7 +220,7 @@ fn consistent_hash(at: &str, found: &ConsistentHashLb, out: &mut Vec<Problem>) {
 }
 
 fn is_prime(number: u64) -> bool {
-    number > 1 && (2..).take_while(|factor| factor * factor <= number).all(|factor| !number.is_multiple_of(factor))
+    number > 1 && (2..=number.isqrt()).all(|factor| !number.is_multiple_of(factor))
 }
 
 pub(super) fn locality(at: &str, found: &LocalityLbSetting, out: &mut Vec<Problem>) {

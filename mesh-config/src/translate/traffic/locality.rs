@@ -13,11 +13,10 @@ pub(super) fn policy(
     mode: RoutingMode,
 ) -> LocalityPolicy {
     match (mode, own) {
-        // Only local endpoints, or the very address: there is nothing to choose.
-        (RoutingMode::Strict | RoutingMode::Passthrough, _) => LocalityPolicy::OfService,
+        // Only local endpoints, or the very address: there is nothing to choose. Or the service has chosen.
+        (RoutingMode::Strict | RoutingMode::Passthrough, _) | (RoutingMode::Failover, None) => LocalityPolicy::OfService,
         (_, Some(own)) if own.enabled == Some(false) => LocalityPolicy::Off,
         (_, Some(own)) => applied(own, outlier).unwrap_or(LocalityPolicy::Off),
-        (RoutingMode::Failover, None) => LocalityPolicy::OfService,
         (RoutingMode::Unspecified, None) => {
             // Enabled unless the mesh says otherwise, with nothing more in it.
             let default = LocalityLbSetting::default();

@@ -58,7 +58,7 @@ impl Builder<'_> {
             mirror_percentage: _,
             cors_policy,
             headers,
-        } = &self.route.route;
+        } = &self.route.spec;
         let (request_headers, response_headers, authority) = self.headers("headers", headers.as_ref());
         let mut rewrite = change.as_ref().map(rewrite).unwrap_or_default();
         rewrite.host = rewrite.host.or(authority);
@@ -115,7 +115,7 @@ impl Builder<'_> {
 
     fn mirrors(&mut self) -> Vec<Mirror> {
         let route = self.route;
-        let HttpRoute { mirror, mirrors, mirror_percent, mirror_percentage, .. } = &route.route;
+        let HttpRoute { mirror, mirrors, mirror_percent, mirror_percentage, .. } = &route.spec;
         let percent = mirror_percentage.map(|percent| percent.value).or(mirror_percent.map(f64::from));
         let single = mirror.iter().map(|to| ("mirror".to_owned(), to, percent));
         let several = mirrors.iter().enumerate().filter_map(|(index, mirror)| {

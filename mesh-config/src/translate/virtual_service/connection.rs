@@ -106,7 +106,7 @@ fn backends(root: &Root<'_>, place: &Place<'_>, field: &str, routes: &[RouteDest
         to.host = place.sources.hosts.full(&to.host, &root.name.namespace);
         let at = format!("{field}.route[{index}].destination");
         let backend = destination::backend(place, &root.name.namespace, &at, &to, "connections are closed", &mut |message| {
-            report.tell(root.key(), message)
+            report.tell(root.key(), message);
         });
         out.push(Backend::new(backend, weight));
     }

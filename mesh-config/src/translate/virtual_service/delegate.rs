@@ -15,7 +15,7 @@ use crate::{
 /// A route, and where it is written.
 pub(super) struct Route {
     /// Hosts are whole names.
-    pub(super) route: HttpRoute,
+    pub(super) spec: HttpRoute,
     pub(super) name: Name,
     pub(super) field: String,
 }
@@ -32,7 +32,7 @@ pub(super) fn http(sources: Sources<'_>, name: &Name, spec: &VirtualServiceSpec,
         let field = format!("spec.http[{index}]");
         let route = with_whole_names(route, sources.hosts, name);
         let Some(delegate) = &route.delegate else {
-            out.push(Route { route, name: name.clone(), field });
+            out.push(Route { spec: route, name: name.clone(), field });
             continue;
         };
         let namespace = if delegate.namespace.is_empty() { &name.namespace } else { delegate.namespace.as_str() };
@@ -52,12 +52,11 @@ pub(super) fn http(sources: Sources<'_>, name: &Name, spec: &VirtualServiceSpec,
         }
         for (index, sub) in found.spec.http.iter().enumerate() {
             let at = format!("spec.http[{index}]");
-            match merged(&route, with_whole_names(sub, sources.hosts, &to)) {
-                Some(route) => out.push(Route { route, name: to.clone(), field: at }),
-                None => {
-                    let text = format!("matches nothing that {} delegates: the route is left out", key(name));
-                    report.tell(key(&to), Message::new(Level::Error, Code::Conflict, format!("{at}.match"), text));
-                }
+            if let Some(route) = merged(&route, with_whole_names(sub, sources.hosts, &to)) {
+                out.push(Route { spec: route, name: to.clone(), field: at });
+            } else {
+                let text = format!("matches nothing that {} delegates: the route is left out", key(name));
+                report.tell(key(&to), Message::new(Level::Error, Code::Conflict, format!("{at}.match"), text));
             }
         }
     }

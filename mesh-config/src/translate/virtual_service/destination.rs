@@ -1,6 +1,6 @@
 //! Where a route sends: service, port and subset, if they are there (Istio's `GetDestinationCluster`).
 
-use mesh_policy::model::{BackendRef, TrafficKey};
+use mesh_policy::model::{BackendRef, TrafficKey, TrafficRule};
 
 use super::Place;
 use crate::{
@@ -73,11 +73,10 @@ fn has_subset(place: &Place<'_>, service: &Draft, subset: &str) -> bool {
     let traffic = place.sources.traffic;
     let key = |consumer| TrafficKey { service: service.service.key(), consumer };
     let of = |consumer| traffic.get(&key(consumer));
-    match place.consumer {
-        Some(consumer) => of(Some(consumer.clone())).or_else(|| of(None)).is_some_and(|rule| rule.subsets.contains_key(subset)),
-        None => {
-            let rules = traffic.range(key(None)..).take_while(|(found, _)| found.service == service.service.key());
-            rules.into_iter().any(|(_, rule)| rule.subsets.contains_key(subset))
-        }
+    let has = |rule: &TrafficRule| rule.subsets.contains_key(subset);
+    if let Some(consumer) = place.consumer {
+        return of(Some(consumer.clone())).or_else(|| of(None)).is_some_and(has);
     }
+    let mut rules = traffic.range(key(None)..).take_while(|(found, _)| found.service == service.service.key());
+    rules.any(|(_, rule)| has(rule))
 }

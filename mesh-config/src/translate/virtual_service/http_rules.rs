@@ -15,8 +15,8 @@ pub(super) fn rules(root: &Root<'_>, place: &Place<'_>, report: &mut Report) -> 
     let mut all: Option<String> = None;
     for route in &root.http {
         let matches: Vec<HttpMatch> =
-            route.route.matches.iter().filter_map(|found| matching::request(found, place.port)).collect();
-        if matches.is_empty() && !route.route.matches.is_empty() {
+            route.spec.matches.iter().filter_map(|found| matching::request(found, place.port)).collect();
+        if matches.is_empty() && !route.spec.matches.is_empty() {
             continue;
         }
         if let Some(before) = &all {
@@ -29,7 +29,7 @@ pub(super) fn rules(root: &Root<'_>, place: &Place<'_>, report: &mut Report) -> 
         }
         let action = action::action(route, place, report);
         out.push(HttpRule {
-            name: route.route.name.as_str().into(),
+            name: route.spec.name.as_str().into(),
             origin: origin(&route.name, route.field.clone()),
             matches: for_rewrite(matches, &action),
             action: Arc::new(action),

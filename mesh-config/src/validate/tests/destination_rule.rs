@@ -23,12 +23,14 @@ fn rules() {
     check("{}", &["spec.host"]);
     check("{host: 'a b'}", &["spec.host"]);
     check("{host: a, trafficPolicy: {}}", &["spec.trafficPolicy"]);
-    check("{host: a, subsets: [{name: v1}, {name: v1}, {name: V2, labels: {'': x}}]}", &[
-        "spec.subsets[1].name",
-        "spec.subsets[2].name",
-        "spec.subsets[2].labels.",
-    ]);
-    check("{host: a, subsets: [{name: v1, trafficPolicy: {connectionPool: {}}}]}", &["spec.subsets[0].trafficPolicy.connectionPool"]);
+    check(
+        "{host: a, subsets: [{name: v1}, {name: v1}, {name: V2, labels: {'': x}}]}",
+        &["spec.subsets[1].name", "spec.subsets[2].name", "spec.subsets[2].labels."],
+    );
+    check(
+        "{host: a, subsets: [{name: v1, trafficPolicy: {connectionPool: {}}}]}",
+        &["spec.subsets[0].trafficPolicy.connectionPool"],
+    );
     check("{host: a, exportTo: ['*'], workloadSelector: {matchLabels: {a: b}}}", &["spec.exportTo"]);
     check("{host: a, exportTo: ['.'], workloadSelector: {matchLabels: {a: b}}}", &[]);
 }
@@ -52,16 +54,22 @@ fn balancing() {
     balancer("consistentHash: {httpHeaderName: 'a b'}", &["consistentHash.httpHeaderName"]);
     balancer("consistentHash: {httpQueryParameterName: ''}", &["consistentHash.httpQueryParameterName"]);
     balancer("consistentHash: {httpCookie: {}}", &["consistentHash.httpCookie.name"]);
-    balancer("consistentHash: {httpCookie: {name: a, attributes: [{}, {name: b}, {name: b}]}}", &[
-        "consistentHash.httpCookie.attributes[0].name",
-        "consistentHash.httpCookie.attributes[2].name",
-    ]);
+    balancer(
+        "consistentHash: {httpCookie: {name: a, attributes: [{}, {name: b}, {name: b}]}}",
+        &["consistentHash.httpCookie.attributes[0].name", "consistentHash.httpCookie.attributes[2].name"],
+    );
     balancer("consistentHash: {useSourceIp: true, maglev: {tableSize: 65537}}", &[]);
     for bad in [0, 1, 4, 65536, 5_000_011] {
-        balancer(&format!("consistentHash: {{useSourceIp: true, maglev: {{tableSize: {bad}}}}}"), &["consistentHash.maglev.tableSize"]);
+        balancer(
+            &format!("consistentHash: {{useSourceIp: true, maglev: {{tableSize: {bad}}}}}"),
+            &["consistentHash.maglev.tableSize"],
+        );
     }
     balancer("consistentHash: {useSourceIp: true, minimumRingSize: 1, ringHash: {}}", &["consistentHash"]);
-    balancer("consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 9000000}}", &["consistentHash.ringHash.minimumRingSize"]);
+    balancer(
+        "consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 9000000}}",
+        &["consistentHash.ringHash.minimumRingSize"],
+    );
     balancer("warmup: {}", &["warmup.duration"]);
     balancer("warmup: {duration: 1s, minimumPercent: 101, aggression: 0}", &["warmup.minimumPercent", "warmup.aggression"]);
     balancer("warmupDurationSecs: soon", &["warmupDurationSecs"]);
@@ -86,39 +94,41 @@ fn localities() {
     locality("failoverPriority: [a, b=c, '']", &["failoverPriority[2]"]);
     locality("failover: [{from: a, to: b}], failoverPriority: [x, topology.kubernetes.io/zone]", &["failoverPriority[1]"]);
     balancer("localityLbSetting: {}, zoneAwareLbSetting: {}", &["zoneAwareLbSetting"]);
-    balancer("zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/region]}", &["zoneAwareLbSetting.failoverPriority[0]"]);
+    balancer(
+        "zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/region]}",
+        &["zoneAwareLbSetting.failoverPriority[0]"],
+    );
 }
 
 #[test]
 fn limits_ejection_and_the_rest() {
-    policy("connectionPool: {tcp: {maxConnections: -1, connectTimeout: 0s, idleTimeout: 0s}}", &[
-        "connectionPool.tcp.maxConnections",
-        "connectionPool.tcp.connectTimeout",
-    ]);
-    policy("connectionPool: {http: {http1MaxPendingRequests: -1, maxRetries: -1, idleTimeout: 0s}}", &[
-        "connectionPool.http.http1MaxPendingRequests",
-        "connectionPool.http.maxRetries",
-        "connectionPool.http.idleTimeout",
-    ]);
-    policy("connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true, http2KeepAlive: {}}}", &[
-        "connectionPool.http.useClientProtocol",
-        "connectionPool.http.http2KeepAlive.interval",
-        "connectionPool.http.http2KeepAlive.timeout",
-    ]);
-    policy("outlierDetection: {interval: 0s, maxEjectionPercent: 101, minHealthPercent: -1}", &[
-        "outlierDetection.interval",
-        "outlierDetection.maxEjectionPercent",
-        "outlierDetection.minHealthPercent",
-    ]);
+    policy(
+        "connectionPool: {tcp: {maxConnections: -1, connectTimeout: 0s, idleTimeout: 0s}}",
+        &["connectionPool.tcp.maxConnections", "connectionPool.tcp.connectTimeout"],
+    );
+    policy(
+        "connectionPool: {http: {http1MaxPendingRequests: -1, maxRetries: -1, idleTimeout: 0s}}",
+        &["connectionPool.http.http1MaxPendingRequests", "connectionPool.http.maxRetries", "connectionPool.http.idleTimeout"],
+    );
+    policy(
+        "connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true, http2KeepAlive: {}}}",
+        &[
+            "connectionPool.http.useClientProtocol",
+            "connectionPool.http.http2KeepAlive.interval",
+            "connectionPool.http.http2KeepAlive.timeout",
+        ],
+    );
+    policy(
+        "outlierDetection: {interval: 0s, maxEjectionPercent: 101, minHealthPercent: -1}",
+        &["outlierDetection.interval", "outlierDetection.maxEjectionPercent", "outlierDetection.minHealthPercent"],
+    );
     policy("outlierDetection: {consecutiveLocalOriginFailures: 1}", &["outlierDetection.consecutiveLocalOriginFailures"]);
     policy("outlierDetection: {outlierDetectionHttpErrorCodes: [99]}", &["outlierDetection.outlierDetectionHttpErrorCodes[0]"]);
     policy("tls: {mode: MUTUAL}", &["tls.clientCertificate", "tls.privateKey"]);
     policy("tls: {mode: SIMPLE, credentialName: a, caCertificates: b}", &["tls.caCertificates"]);
-    policy("tunnel: {protocol: GET, targetHost: 'a b', targetPort: 0}, proxyProtocol: {}", &[
-        "tunnel",
-        "tunnel.protocol",
-        "tunnel.targetHost",
-        "tunnel.targetPort",
-    ]);
+    policy(
+        "tunnel: {protocol: GET, targetHost: 'a b', targetPort: 0}, proxyProtocol: {}",
+        &["tunnel", "tunnel.protocol", "tunnel.targetHost", "tunnel.targetPort"],
+    );
     policy("retryBudget: {percent: 101}", &["retryBudget.percent"]);
 }

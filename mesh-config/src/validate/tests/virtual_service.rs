@@ -70,11 +70,10 @@ fn conditions_on_requests() {
     matching("uri: {regex: '(?!a)b'}", &["uri.regex"]);
     matching(&format!("uri: {{regex: '{}'}}", "a".repeat(1025)), &["uri.regex"]);
     matching("uri: {regex: ''}", &["uri.regex"]);
-    matching("method: {prefix: ''}, authority: {prefix: ''}, scheme: {prefix: ''}", &[
-        "scheme.prefix",
-        "method.prefix",
-        "authority.prefix",
-    ]);
+    matching(
+        "method: {prefix: ''}, authority: {prefix: ''}, scheme: {prefix: ''}",
+        &["scheme.prefix", "method.prefix", "authority.prefix"],
+    );
     matching("headers: {x: {regex: '*'}, ':method': {exact: GET}}", &[]);
     matching("headers: {'a b': {exact: x}, ':status': {exact: x}}", &["headers.:status", "headers.a b"]);
     matching("headers: {'@request.auth.claims.group': {exact: x}}", &["headers.@request.auth.claims.group"]);
@@ -90,20 +89,18 @@ fn conditions_on_requests() {
 fn destinations_and_headers() {
     alone("route: [{destination: {host: a, subset: v1, port: {number: 80}}, weight: 1}]", &[]);
     alone("route: [{}]", &["route[0].destination"]);
-    alone("route: [{destination: {host: '*', subset: V_1, port: {number: 0}}}]", &[
-        "route[0].destination.host",
-        "route[0].destination.subset",
-        "route[0].destination.port.number",
-    ]);
+    alone(
+        "route: [{destination: {host: '*', subset: V_1, port: {number: 0}}}]",
+        &["route[0].destination.host", "route[0].destination.subset", "route[0].destination.port.number"],
+    );
     alone("route: [{destination: {host: a}, weight: -1}]", &["route[0].weight"]);
     alone("route: [{destination: {host: a}}, {destination: {host: b}}]", &["route"]);
     route("headers: {request: {set: {host: a}, add: {x: '100%%'}, remove: [y]}}", &[]);
     route("headers: {request: {set: {':authority': a}}}, rewrite: {authority: b}", &["headers.request"]);
-    route("headers: {request: {set: {':path': a, x: '50%'}, remove: [host]}}", &[
-        "headers.request.set.:path",
-        "headers.request.set.x",
-        "headers.request.remove[0]",
-    ]);
+    route(
+        "headers: {request: {set: {':path': a, x: '50%'}, remove: [host]}}",
+        &["headers.request.set.:path", "headers.request.set.x", "headers.request.remove[0]"],
+    );
     route("headers: {response: {set: {host: a}, add: {'a b': c}}}", &["headers.response.set.host", "headers.response.add.a b"]);
     route("headers: {response: {set: {x: \"a\\nb\"}}}", &["headers.response.set.x"]);
 }
@@ -150,17 +147,18 @@ fn timeouts_retries_and_faults() {
 fn mirrors_and_origins() {
     route("mirror: {host: '*'}, mirrorPercentage: {value: -1}", &["mirror.host", "mirrorPercentage"]);
     route("mirror: {host: a}, mirrorPercent: 101", &["mirrorPercent"]);
-    route("mirrors: [{}, {destination: {host: a}, percentage: {value: 200}}]", &["mirrors[0].destination", "mirrors[1].percentage"]);
-    route("corsPolicy: {allowOrigins: [{exact: ''}, {regex: '('}, {}]}", &[
-        "corsPolicy.allowOrigins[0]",
-        "corsPolicy.allowOrigins[1].regex",
-        "corsPolicy.allowOrigins[2]",
-    ]);
-    route("corsPolicy: {allowMethods: [GET, 'a b'], allowHeaders: ['*', 'a b'], maxAge: 1500ms}", &[
-        "corsPolicy.allowMethods[1]",
-        "corsPolicy.allowHeaders[1]",
-        "corsPolicy.maxAge",
-    ]);
+    route(
+        "mirrors: [{}, {destination: {host: a}, percentage: {value: 200}}]",
+        &["mirrors[0].destination", "mirrors[1].percentage"],
+    );
+    route(
+        "corsPolicy: {allowOrigins: [{exact: ''}, {regex: '('}, {}]}",
+        &["corsPolicy.allowOrigins[0]", "corsPolicy.allowOrigins[1].regex", "corsPolicy.allowOrigins[2]"],
+    );
+    route(
+        "corsPolicy: {allowMethods: [GET, 'a b'], allowHeaders: ['*', 'a b'], maxAge: 1500ms}",
+        &["corsPolicy.allowMethods[1]", "corsPolicy.allowHeaders[1]", "corsPolicy.maxAge"],
+    );
 }
 
 #[test]
@@ -169,17 +167,20 @@ fn tls_and_tcp() {
     tls(&format!("match: [{{sniHosts: [b.a.example, '*.c.a.example'], destinationSubnets: [10.0.0.0/8]}}], {ROUTE}"), &[]);
     tls("", &["spec.tls[0].match", "spec.tls[0].route"]);
     tls(&format!("match: [{{}}], {ROUTE}"), &["spec.tls[0].match[0].sniHosts"]);
-    tls(&format!("match: [{{sniHosts: [b.example, 'a b'], destinationSubnets: [x], port: 99999}}], {ROUTE}"), &[
-        "spec.tls[0].match[0].sniHosts[0]",
-        "spec.tls[0].match[0].sniHosts[1]",
-        "spec.tls[0].match[0].destinationSubnets[0]",
-        "spec.tls[0].match[0].port",
-    ]);
+    tls(
+        &format!("match: [{{sniHosts: [b.example, 'a b'], destinationSubnets: [x], port: 99999}}], {ROUTE}"),
+        &[
+            "spec.tls[0].match[0].sniHosts[0]",
+            "spec.tls[0].match[0].sniHosts[1]",
+            "spec.tls[0].match[0].destinationSubnets[0]",
+            "spec.tls[0].match[0].port",
+        ],
+    );
     let tcp = |fields: &str, expected: &[&str]| check(&format!("{{hosts: [a], tcp: [{{{fields}}}]}}"), expected);
     tcp(ROUTE, &[]);
     tcp("", &["spec.tcp[0].route"]);
-    tcp(&format!("match: [{{destinationSubnets: [x], sourceSubnet: y}}], {ROUTE}"), &[
-        "spec.tcp[0].match[0].destinationSubnets[0]",
-        "spec.tcp[0].match[0].sourceSubnet",
-    ]);
+    tcp(
+        &format!("match: [{{destinationSubnets: [x], sourceSubnet: y}}], {ROUTE}"),
+        &["spec.tcp[0].match[0].destinationSubnets[0]", "spec.tcp[0].match[0].sourceSubnet"],
+    );
 }
