@@ -226,6 +226,16 @@ impl Candidates {
         Self { endpoints: Endpoints::Balanced(picker), service: Some(service), dialled }
     }
 
+    /// At most so many places are handed out.
+    #[must_use]
+    pub fn at_most(self, most: usize) -> Self {
+        let endpoints = match self.endpoints {
+            Endpoints::Balanced(picker) => Endpoints::Balanced(picker.at_most(most)),
+            dialled @ Endpoints::Dialled(_) => dialled,
+        };
+        Self { endpoints, ..self }
+    }
+
     /// The service whose address was dialled, or that was routed to.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.service.as_ref()

@@ -20,8 +20,8 @@ use tokio::net::TcpStream;
 
 use super::{netns::Netns, routing::DeliveryRouting};
 use crate::{
-    balance::PodBalance,
-    ebpf::Exempt, hbone, http, inbound::ports::DeliveryPorts, metered::Cost, outbound::Dialer, reason::Failure, worker::WorkerId,
+    balance::PodBalance, ebpf::Exempt, hbone, http, inbound::ports::DeliveryPorts, metered::Cost, outbound::Dialer,
+    reason::Failure, worker::WorkerId,
 };
 
 /// Lives as long as a connection of the pod does, also after the pod has left.

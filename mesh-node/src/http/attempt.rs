@@ -253,15 +253,13 @@ impl Attempts<'_> {
         let mut inbound = client.node.telemetry.request(path, RequestFacts::of(self.head));
         trace::adopt(&self.head.headers, &mut inbound, &mut fastrand::Rng::new());
         let request = self.facts.request(self.head);
-        match judge(client, self.snapshot, address, workload, &request) {
-            Ok(()) => Ok(inbound),
-            Err((error, details)) => {
-                inbound.details(details);
-                inbound.answered(http::StatusCode::FORBIDDEN, &HeaderMap::new());
-                inbound.end(crate::telemetry::Ending::Complete, None);
-                Err(error)
-            }
-        }
+        let Err(error) = judge(client, self.snapshot, address, workload, &request) else { return Ok(inbound) };
+        let reply = error.reply();
+        reply.note(&mut inbound);
+        let answer = reply.into_response(&self.head.method, &self.head.headers);
+        inbound.answered(answer.status(), answer.headers());
+        inbound.end(crate::telemetry::Ending::Complete, None);
+        Err(error)
     }
 
     fn judge_endpoint(&self, uid: &WorkloadUid, seen: Seen) {
@@ -355,7 +353,7 @@ pub(super) fn judge(
     address: SocketAddr,
     workload: &Workload,
     request: &mesh_policy::http::Request<'_>,
-) -> Result<(), (ExchangeError, String)> {
+) -> Result<(), ExchangeError> {
     let identity = client.pod.identity(snapshot);
     let connection = authz::Connection {
         source_identity: Some(&identity),
@@ -364,7 +362,7 @@ pub(super) fn judge(
         destination_port: address.port(),
     };
     let verdict = authz::decide_request(snapshot, workload, &connection, request);
-    ExchangeError::judged(&verdict.outcome).map_err(|error| (error, verdict.outcome.details().unwrap_or_default()))
+    ExchangeError::judged(&verdict.outcome)
 }
 
 /// A new connection, counted for as long as it stands.

@@ -34,7 +34,9 @@ pub fn bind(snapshot: &Snapshot, source: &Workload, original: SocketAddr) -> Opt
     let dialled = SocketAddr::new(original.ip().to_canonical(), original.port());
     let workload = snapshot.workload_at(dialled.ip()).filter(|workload| workload.network == source.network);
     let to = match (snapshot.service_at(dialled.ip()), workload) {
-        (Some(service), Some(workload)) if !is_own_address(service, dialled.ip()) => to_workload(snapshot, workload, dialled.port()),
+        (Some(service), Some(workload)) if !is_own_address(service, dialled.ip()) => {
+            to_workload(snapshot, workload, dialled.port())
+        }
         (Some(service), Some(workload)) if service.load_balancing.mode == RoutingMode::Passthrough => {
             to_service(service, dialled.port()).or_else(|| to_workload(snapshot, workload, dialled.port()))
         }
@@ -79,5 +81,7 @@ pub(super) fn names(host: &str, service: &Service, client_namespace: &str) -> bo
     let (name, namespace) = (&*service.name, &*service.namespace);
     let Some(domain) = service.hostname.strip_prefix(&format!("{name}.{namespace}.svc")) else { return false };
     debug_assert!(domain.is_empty() || domain.starts_with('.'), "{}", service.hostname);
-    within(&format!("{name}.{namespace}.svc")) || within(&format!("{name}.{namespace}")) || (namespace == client_namespace && within(name))
+    within(&format!("{name}.{namespace}.svc"))
+        || within(&format!("{name}.{namespace}"))
+        || (namespace == client_namespace && within(name))
 }

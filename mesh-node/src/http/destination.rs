@@ -1,18 +1,17 @@
 //! Where a request goes: whose rules apply to it, and which service's endpoints it is for.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use http::Version;
 use mesh_policy::{
-    balance::Query,
+    balance::{MAX_TRIES, Query},
     destination::{self, Candidates},
     http::Request,
-    model::{
-        AppProtocol, BackendRef, H2Upgrade, RetryPolicy, Service, Snapshot, Subset, TrafficPolicy, Workload,
-    },
+    model::{AppProtocol, BackendRef, H2Upgrade, RetryPolicy, Service, Snapshot, Subset, TrafficPolicy, Workload},
     routing::{self, Selected},
 };
 use tokio::time::Instant;
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     balance::{Backend, BackendKey},
     enrol::Pod,
+    reason::{Failure, Reason},
 };
 
 /// What a request is addressed to, by what its connection is bound to and its host.
@@ -174,7 +174,7 @@ impl<'a> Forward<'a> {
         &self,
         snapshot: &Snapshot,
         source: &Workload,
-        dialled: std::net::SocketAddr,
+        dialled: SocketAddr,
     ) -> Result<Candidates, ExchangeError> {
         if let Some(workload) = self.dialled {
             return Ok(destination::to_dialled_workload(workload, dialled, self.service));
@@ -196,5 +196,19 @@ impl<'a> Forward<'a> {
     }
 }
 
-pub(super) const NO_UPSTREAM: ExchangeError =
-    ExchangeError::NoUpstream { refusal: destination::Refusal::NoHealthyEndpoint };
+/// The endpoints of a backend that a connection without requests is routed to, as many as one connection may be tried on.
+pub fn endpoints(
+    snapshot: &Snapshot,
+    source: &Workload,
+    to: &BackendRef,
+    pod: &Pod,
+    dialled: SocketAddr,
+) -> Result<Candidates, Failure> {
+    let nobody = Addressed { service: None, port: dialled.port(), dialled: None };
+    let candidates = Forward::new(snapshot, source, &nobody, Some(to), pod)
+        .and_then(|forward| forward.candidates(snapshot, source, dialled))
+        .map_err(|error| Failure::new(error.reason().unwrap_or(Reason::Internal), error.to_string()))?;
+    Ok(candidates.at_most(MAX_TRIES))
+}
+
+pub(super) const NO_UPSTREAM: ExchangeError = ExchangeError::NoUpstream { refusal: destination::Refusal::NoHealthyEndpoint };

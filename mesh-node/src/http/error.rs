@@ -58,7 +58,7 @@ impl ExchangeError {
     }
 
     /// What the client is told instead, in Envoy's texts and flags.
-    pub(super) fn reply(self) -> LocalReply {
+    pub(super) fn reply(&self) -> LocalReply {
         match self {
             Self::BadRequest(BadRequest::Path(_) | BadRequest::Target) => LocalReply::bad_request("path_normalization_failed"),
             Self::BadRequest(_) => LocalReply::bad_request("invalid_authority"),
@@ -88,8 +88,8 @@ impl ExchangeError {
             ),
             Self::Timeout(_) => LocalReply::timeout(),
             Self::PerTryTimeout(_) => LocalReply::per_try_timeout(),
-            Self::Denied { details, .. } => LocalReply { details: details.into(), ..LocalReply::denied(None) },
-            Self::Answered(reply) => *reply,
+            Self::Denied { details, .. } => LocalReply { details: details.clone().into(), ..LocalReply::denied(None) },
+            Self::Answered(reply) => (**reply).clone(),
         }
     }
 

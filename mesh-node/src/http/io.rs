@@ -104,7 +104,13 @@ impl Io {
 
     /// A connection that we accepted.
     pub fn downstream(transport: impl Into<Transport>) -> Self {
-        Self { transport: transport.into(), prefix: Bytes::new(), closing: Closing::Lingers(None), pulse: Pulse::new(), _held: None }
+        Self {
+            transport: transport.into(),
+            prefix: Bytes::new(),
+            closing: Closing::Lingers(None),
+            pulse: Pulse::new(),
+            _held: None,
+        }
     }
 
     #[must_use]

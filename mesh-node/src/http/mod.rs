@@ -34,6 +34,7 @@ pub mod upstream;
 pub use attempt::Place;
 pub use bind::{Bound, BoundTo, bind};
 pub use client::Client;
+pub use destination::endpoints;
 pub use io::{Io, Transport};
 pub use serve::{Exchange, Limits, serve};
 pub use server::Server;

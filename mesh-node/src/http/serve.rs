@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    io::{Io, Pulse, Watch},
     body::Body,
+    io::{Io, Pulse, Watch},
 };
 use crate::metered::{Charged, Cost};
 

@@ -72,7 +72,8 @@ impl Server {
         headers::sanitize(&mut head.headers, sender);
         // For a request of HTTP/1.0 that names no host.
         let default_host = self.target.to_string();
-        let facts = Facts::normalize(&mut head, snapshot.http().normalization, &default_host).map_err(ExchangeError::BadRequest)?;
+        let facts =
+            Facts::normalize(&mut head, snapshot.http().normalization, &default_host).map_err(ExchangeError::BadRequest)?;
         self.judge(snapshot, &facts, &head)?;
         headers::set_client_cert(&mut head.headers, &self.pod.identity(snapshot), self.source.as_ref());
         headers::set_forwarded_proto(&mut head.headers, "http");

@@ -65,7 +65,7 @@ impl Client {
         let hop = candidates.next_hop(&is_local, &self.pod.in_flight, &mut fastrand::Rng::new()).ok_or(NO_UPSTREAM)?;
         let mut request = convert::for_server(&head, None, body, forward.version);
         if let Hop::SameNode { address, workload } = &hop {
-            judge(self, snapshot, *address, workload, &facts.request(&head)).map_err(|(error, _)| error)?;
+            judge(self, snapshot, *address, workload, &facts.request(&head))?;
             let own = self.pod.identity(snapshot);
             headers::set_client_cert(request.headers_mut(), &workload.identity(), Some(&own));
         }
@@ -73,9 +73,7 @@ impl Client {
         let place = place(&hop, &forward);
         let mut lease = match forward.version {
             // Of a kept connection that closes meanwhile, nobody would try again.
-            Version::Http1 => {
-                upstreams.lease_http1_fresh(&place, None, connect(self, source, &hop, &forward)).await
-            }
+            Version::Http1 => upstreams.lease_http1_fresh(&place, None, connect(self, source, &hop, &forward)).await,
             Version::Http2 => upstreams.lease(&place, Version::Http2, None, || connect(self, source, &hop, &forward)).await,
         }
         .map_err(ExchangeError::Connect)?;

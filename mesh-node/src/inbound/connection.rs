@@ -145,7 +145,11 @@ impl Inbound {
             return Err((Box::new(flow), Failure::new(Reason::BadTarget, detail)));
         }
         let passes = source.is_none() && pod.lets_plaintext_pass();
-        let judged = if passes { Ok(Judged::unasked(&self.store.load(), pod, target.port())) } else { self.judge(pod, source, peer.ip(), target).await };
+        let judged = if passes {
+            Ok(Judged::unasked(&self.store.load(), pod, target.port()))
+        } else {
+            self.judge(pod, source, peer.ip(), target).await
+        };
         match judged {
             Ok(Judged { workload, requests }) => {
                 flow.destination.workload = workload.or(flow.destination.workload);

@@ -55,12 +55,13 @@ pub struct Outbound {
 }
 
 /// The connection that was asked for.
-struct Wanted {
-    pod: Arc<Pod>,
+pub(super) struct Wanted {
+    pub(super) pod: Arc<Pod>,
     worker: WorkerId,
-    source: Arc<Workload>,
-    app: SocketAddr,
-    original: SocketAddr,
+    pub(super) source: Arc<Workload>,
+    /// Whoever asks.
+    pub(super) app: SocketAddr,
+    pub(super) original: SocketAddr,
     since: Instant,
 }
 
@@ -90,7 +91,7 @@ impl Outbound {
             return Box::pin(self.requests(wanted, app, bound)).await;
         }
         // In boxes: a connection that is carried keeps no room for what led to it.
-        match Box::pin(self.connect(&wanted, planned)).await {
+        match Box::pin(self.connect(&wanted, planned, &app)).await {
             Ok((upstream, _in_flight)) => carry(&mut app, upstream).await,
             Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
         }
@@ -154,16 +155,27 @@ impl Outbound {
         &self,
         wanted: &Wanted,
         plan: Option<(Plan, Arc<Snapshot>)>,
+        app: &TcpStream,
     ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
         let flow = |service: Option<&Arc<Service>>| {
             let mut flow = described(&self.store.load(), &wanted.pod, Some(&wanted.source), wanted.app, wanted.original);
             flow.service = service.cloned();
             flow
         };
-        match plan {
-            None | Some((Plan::Wait { .. }, _)) => {
-                Err((Box::new(flow(None)), refused(Refusal::UnknownAddress, wanted.original)))
+        let service = match &plan {
+            Some((Plan::Connect(candidates), snapshot)) => candidates.service().zip(Some(snapshot)),
+            Some((Plan::Refused { .. }, snapshot)) => snapshot.service_at(wanted.original.ip()).zip(Some(snapshot)),
+            None | Some((Plan::Wait { .. } | Plan::Passthrough { .. }, _)) => None,
+        };
+        if let Some((service, snapshot)) = service {
+            match self.routed(wanted, snapshot, service, app).await {
+                Ok(None) => {}
+                Ok(Some(candidates)) => return self.try_each(wanted, candidates, flow).await,
+                Err(failure) => return Err((Box::new(flow(Some(service))), failure)),
             }
+        }
+        match plan {
+            None | Some((Plan::Wait { .. }, _)) => Err((Box::new(flow(None)), refused(Refusal::UnknownAddress, wanted.original))),
             Some((Plan::Refused { refusal }, snapshot)) => {
                 let service = snapshot.service_at(wanted.original.ip());
                 Err((Box::new(flow(service)), refused(refusal, wanted.original)))

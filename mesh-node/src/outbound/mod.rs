@@ -3,6 +3,7 @@
 mod accept;
 mod connection;
 mod dial;
+mod routes;
 
 pub use accept::accept;
 pub(crate) use accept::accept_each;

@@ -82,7 +82,8 @@ fn answers(mesh: &Mesh) {
         assert_eq!(fields["x-request-id"].as_str().unwrap().len(), 36);
 
         let url = format!("http://{address}/whoami");
-        let many = fetched(mesh, &["--write-out", "%{num_connects} ", "--output", "/dev/null", &url, "--output", "/dev/null", &url]);
+        let many =
+            fetched(mesh, &["--write-out", "%{num_connects} ", "--output", "/dev/null", &url, "--output", "/dev/null", &url]);
         assert_eq!(many, "1 0 ", "the second request goes over the first one's connection");
         let v6 = format!("http://[fd96::{}]/whoami", if name == "near" { 1 } else { 2 });
         assert_eq!(status(mesh, &["--globoff", &v6]), "200");
@@ -204,7 +205,14 @@ fn policies(mesh: &Mesh) {
         assert_eq!(status(mesh, &["--request", "PUT", &secret]), "200", "another method");
         let text = fetched(
             mesh,
-            &["--http2-prior-knowledge", "-H", "content-type: application/grpc", "--dump-header", "-", &format!("http://{address}:81/secret")],
+            &[
+                "--http2-prior-knowledge",
+                "-H",
+                "content-type: application/grpc",
+                "--dump-header",
+                "-",
+                &format!("http://{address}:81/secret"),
+            ],
         )
         .to_lowercase();
         assert!(text.starts_with("http/2 200") && text.contains("grpc-status: 7"), "{text}");
@@ -225,7 +233,10 @@ fn counted(mesh: &Mesh) {
         for code in ["200", "404", "500", "403"] {
             let (source, destination) = (count("node-1", "source", code), count(node, "destination", code));
             assert!(source > 0.0, "{name}: no {code} at the source");
-            assert!((source - destination).abs() < 0.5, "{name}: {code}: {source} at the source, {destination} at the destination");
+            assert!(
+                (source - destination).abs() < 0.5,
+                "{name}: {code}: {source} at the source, {destination} at the destination"
+            );
         }
     }
 }

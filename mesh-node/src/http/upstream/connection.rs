@@ -24,8 +24,8 @@ use tokio::time::sleep;
 use super::Settings;
 use crate::{
     http::{
-        io::{Io, Pulse},
         body::Body,
+        io::{Io, Pulse},
     },
     metered::Charged,
 };

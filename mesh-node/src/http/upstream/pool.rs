@@ -5,10 +5,7 @@ use std::{
     fmt,
     future::Future,
     hash::Hash,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -17,7 +14,7 @@ use tokio::sync::watch;
 
 use super::connection::{Connection, SendError, Usage, Version};
 use crate::{
-    http::{io::Io, body::Body},
+    http::{body::Body, io::Io},
     metered::{Charged, Cost},
     reason::{Failure, Reason},
 };
@@ -63,7 +60,6 @@ pub struct Pool<K> {
 }
 
 struct Shared<K> {
-    next_id: AtomicU64,
     spare: usize,
     destinations: Mutex<HashMap<(K, Version), Destination>>,
 }
@@ -92,7 +88,6 @@ struct Spare {
 }
 
 struct Multiplexed {
-    id: u64,
     sender: hyper::client::conn::http2::SendRequest<Body>,
     usage: Arc<Usage>,
     served: u32,
@@ -100,13 +95,19 @@ struct Multiplexed {
 
 impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     pub fn new(cost: Arc<Cost>, settings: Settings) -> Self {
-        let shared = Shared { next_id: AtomicU64::new(0), spare: settings.spare, destinations: Mutex::default() };
+        let shared = Shared { spare: settings.spare, destinations: Mutex::default() };
         Self { shared: Arc::new(shared), tasks: Charged::new(cost), settings }
     }
 
     /// A connection for one request, made with `connect` if there is none. `most` is how many requests one connection may
     /// carry in its life.
-    pub async fn lease<F>(&self, key: &K, version: Version, most: Option<u32>, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
+    pub async fn lease<F>(
+        &self,
+        key: &K,
+        version: Version,
+        most: Option<u32>,
+        connect: impl FnOnce() -> F,
+    ) -> Result<Lease<K>, Failure>
     where
         F: Future<Output = Result<Io, Failure>> + Send + 'static,
     {
@@ -187,8 +188,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
             destination.opening = None;
             let result = match opened {
                 Ok(Connection::Http2(sender)) => {
-                    let id = shared.next_id.fetch_add(1, Relaxed);
-                    destination.shared.push(Multiplexed { id, sender, usage, served: 0 });
+                    destination.shared.push(Multiplexed { sender, usage, served: 0 });
                     Ok(())
                 }
                 Ok(Connection::Http1(_)) => Err(Reason::Internal.into()),
