@@ -40,6 +40,16 @@ use crate::{
 /// Connections that one try may find closed under it, none of which has seen a byte of the request.
 const MAX_STALE: usize = 3;
 
+/// Between two looks for a connection that may be made, where nobody here gives one back.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Any,
+    /// None that the server may have closed meanwhile.
+    Fresh,
+}
+
 /// What upstream connections are told apart by, beside the pod that they belong to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -185,10 +195,7 @@ impl Attempts<'_> {
         let client = self.client;
         let in_flight = client.pod.in_flight.enter(&hop.workload().uid);
         let (place, version) = (self.place(hop), self.forward.version);
-        let upstreams = &client.pod.lane(client.worker).upstreams;
-        let most = self.forward.policy.limits.max_requests_per_connection;
-        let connect = || connect(client, self.source, hop, self.forward);
-        let mut lease = upstreams.lease(&place, version, most, connect).await.map_err(ExchangeError::Connect)?;
+        let mut lease = self.lease(&place, hop, Wanted::Any).await?;
         let gone = || ExchangeError::Gone("the request's body".into());
         let mut request = self.request(hop, number, self.replay.attempt().ok_or_else(gone)?, inbound);
         let mut stale = 0;
@@ -220,11 +227,35 @@ impl Attempts<'_> {
                 None => return Err(ExchangeError::Send(kind)),
             };
             stale += 1;
-            lease = match version {
-                Version::Http1 => upstreams.lease_http1_fresh(&place, most, connect()).await,
-                Version::Http2 => upstreams.lease(&place, version, most, connect).await,
+            lease = self.lease(&place, hop, Wanted::Fresh).await?;
+        }
+    }
+
+    /// A connection. Where as many are open as may be, the request waits for one that becomes free, if so many may wait.
+    async fn lease(&self, place: &Place, hop: &Hop, wanted: Wanted) -> Result<Lease<Place>, ExchangeError> {
+        let Forward { policy, backend, version, .. } = self.forward;
+        let upstreams = &self.client.pod.lane(self.client.worker).upstreams;
+        let most = policy.limits.max_requests_per_connection;
+        let connect = || connect(self.client, self.source, hop, self.forward);
+        let mut pending = None;
+        loop {
+            let freed = upstreams.freed();
+            let leased = match (wanted, version) {
+                (Wanted::Fresh, Version::Http1) => upstreams.lease_http1_fresh(place, most, connect()).await,
+                (Wanted::Fresh | Wanted::Any, _) => upstreams.lease(place, *version, most, connect).await,
+            };
+            match (leased, backend) {
+                (Err(failure), Some(backend)) if failure.reason == Reason::UpstreamOverflow => {
+                    if pending.is_none() {
+                        pending = Some(backend.try_pending(policy).map_err(ExchangeError::Overflow)?);
+                    }
+                    // What nobody uses elsewhere is in the way here.
+                    upstreams.close_spare(|other| other.service == place.service && other != place);
+                    // Other workers have connections of the pod too.
+                    let _ = timeout(LOOK_AGAIN, freed).await;
+                }
+                (leased, _) => return leased.map_err(ExchangeError::Connect),
             }
-            .map_err(ExchangeError::Connect)?;
         }
     }
 

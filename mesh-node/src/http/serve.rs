@@ -10,6 +10,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::AsyncWriteExt,
     sync::watch,
     time::{sleep, timeout},
 };
@@ -22,6 +23,9 @@ use crate::metered::{Charged, Cost};
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a connection that was silent for too long may take to end in good order.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What one connection may use. [`Limits::default`] holds what a node uses.
 #[derive(Clone, Debug)]
@@ -82,7 +86,7 @@ pub async fn serve(
         // Nothing was asked yet: nothing is lost.
         () = drain(&mut draining) => None,
     };
-    let Some(version) = first else { return Ok(()) };
+    let Some(version) = first else { return io.shutdown().await };
     let (watch, pulse) = (io.watch(), io.pulse());
     let service = service_fn(move |request| {
         let exchange = exchange.clone();
@@ -100,7 +104,11 @@ pub async fn serve(
                         connection.as_mut().graceful_shutdown();
                         connection.await
                     }
-                    Stop::Broken | Stop::Idle => return Ok(()),
+                    Stop::Idle => {
+                        connection.as_mut().graceful_shutdown();
+                        return timeout(GOODBYE, connection).await.map_or(Ok(()), |ended| ended.map_err(io::Error::other));
+                    }
+                    Stop::Broken => return Ok(()),
                 },
             }
         }
@@ -113,7 +121,11 @@ pub async fn serve(
                         connection.as_mut().graceful_shutdown();
                         connection.await
                     }
-                    Stop::Broken | Stop::Idle => return Ok(()),
+                    Stop::Idle => {
+                        connection.as_mut().graceful_shutdown();
+                        return timeout(GOODBYE, connection).await.map_or(Ok(()), |ended| ended.map_err(io::Error::other));
+                    }
+                    Stop::Broken => return Ok(()),
                 },
             }
         }
@@ -197,3 +209,6 @@ fn http2_builder(limits: &Limits, cost: Arc<Cost>) -> http2::Builder<Charged> {
         .max_local_error_reset_streams(limits.http2_error_resets);
     builder
 }
+
+#[cfg(test)]
+mod tests;

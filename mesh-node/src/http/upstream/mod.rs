@@ -6,6 +6,8 @@
 
 mod connection;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{SendError, SendErrorKind, Version};
 pub use pool::{Lease, Pool, Settings};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hyper::{Request, Response, body::Incoming};
-use tokio::sync::watch;
+use tokio::sync::{Notify, futures::Notified, watch};
 
 use super::connection::{Connection, SendError, Usage, Version};
 use crate::{
@@ -61,6 +61,7 @@ pub struct Pool<K> {
 
 struct Shared<K> {
     spare: usize,
+    freed: Notify,
     destinations: Mutex<HashMap<(K, Version), Destination>>,
 }
 
@@ -95,7 +96,7 @@ struct Multiplexed {
 
 impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     pub fn new(cost: Arc<Cost>, settings: Settings) -> Self {
-        let shared = Shared { spare: settings.spare, destinations: Mutex::default() };
+        let shared = Shared { spare: settings.spare, freed: Notify::new(), destinations: Mutex::default() };
         Self { shared: Arc::new(shared), tasks: Charged::new(cost), settings }
     }
 
@@ -112,7 +113,10 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         F: Future<Output = Result<Io, Failure>> + Send + 'static,
     {
         match version {
-            Version::Http1 => self.lease_http1(key, most, connect()).await,
+            Version::Http1 => match self.shared.take_spare(key) {
+                Some(spare) => Ok(self.leased(key, Version::Http1, spare, most)),
+                None => self.lease_http1_fresh(key, most, connect()).await,
+            },
             Version::Http2 => self.lease_http2(key, most, connect).await,
         }
     }
@@ -130,16 +134,19 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         Ok(self.leased(key, Version::Http1, Spare { connection, usage, served: 0 }, most))
     }
 
-    async fn lease_http1(
-        &self,
-        key: &K,
-        most: Option<u32>,
-        connect: impl Future<Output = Result<Io, Failure>> + Send,
-    ) -> Result<Lease<K>, Failure> {
-        if let Some(spare) = self.shared.take_spare(key) {
-            return Ok(self.leased(key, Version::Http1, spare, most));
-        }
-        self.lease_http1_fresh(key, most, connect).await
+    /// Completes when a connection has been given back or has gone.
+    pub fn freed(&self) -> Notified<'_> {
+        self.shared.freed.notified()
+    }
+
+    /// Closes connections without a request to destinations such as these.
+    pub fn close_spare(&self, of: impl Fn(&K) -> bool) {
+        let spare = |((key, _), destination): (&(K, Version), &mut Destination)| {
+            if of(key) { std::mem::take(&mut destination.spare) } else { Vec::new() }
+        };
+        let closed: Vec<Vec<Spare>> = self.shared.lock().iter_mut().map(spare).collect();
+        // Not under the lock.
+        drop(closed);
     }
 
     async fn lease_http2<F>(&self, key: &K, most: Option<u32>, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
@@ -308,6 +315,7 @@ impl<K: Eq + Hash + Clone> Drop for Lease<K> {
         if self.place.1 == Version::Http1 && self.reusable && connection.is_ready() {
             self.home.give_back(&self.place, Spare { connection, usage: self.usage.clone(), served: self.served });
         }
+        self.home.freed.notify_waiters();
     }
 }
 
