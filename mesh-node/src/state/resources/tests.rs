@@ -1,6 +1,8 @@
 //! What is taken, what is refused, and that the disk gives back what was received.
 
 use mesh_policy::model::{Mesh, TrustDomain, WorkloadUid};
+use mesh_proto::{mesh, workload};
+use prost::Message;
 use prost_types::Any;
 
 use super::*;
