@@ -5,7 +5,12 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{commands::AnalyzeArgs, filter::Filter, log_filter::LogChange, output::Format};
+use crate::{
+    commands::{AnalyzeArgs, ExplainArgs, RoutesArgs, TestArgs},
+    filter::Filter,
+    log_filter::LogChange,
+    output::Format,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +18,7 @@ Examples:
   meshctl services -n shop                what the mesh knows of a namespace
   meshctl connections --node node-1       what is open on one node
   meshctl policies strict -o yaml         a policy with all its rules
+  meshctl explain shop/client reviews.shop --path /reviews/0 -H 'end-user: jason'
   meshctl log mesh_node::outbound=debug   more of one module in the log of every node
 
 It finds the nodes that run on this machine by itself; it must be root to ask them.
@@ -80,6 +86,13 @@ pub(crate) enum Command {
     /// Pods whose traffic is captured
     #[command(alias = "pod")]
     Pods(Filter),
+    /// What comes of a request, and why: binding, route, endpoints, policies
+    Explain(ExplainArgs),
+    /// The rules of a service as they are carried out, in their order
+    #[command(alias = "route")]
+    Routes(RoutesArgs),
+    /// Whether manifests route, admit and refuse as a file expects; nothing has to run
+    Test(TestArgs),
     /// What is wrong, or not as it seems, in manifests; nothing has to run
     #[command(alias = "validate")]
     Analyze(AnalyzeArgs),

@@ -28,6 +28,11 @@ pub(crate) async fn get_text(node: &Node, path: &str) -> Result<String> {
     text(&exchange(&node.admin, Method::GET, path).await?)
 }
 
+/// Like [`get`], for bytes.
+pub(crate) async fn get_bytes(node: &Node, path: &str) -> Result<Bytes> {
+    exchange(&node.admin, Method::GET, path).await
+}
+
 /// Tells the node to do something; its answer is text.
 pub(crate) async fn post(node: &Node, path: &str) -> Result<String> {
     text(&exchange(&node.admin, Method::POST, path).await?)

@@ -1,20 +1,25 @@
 //! `meshctl`: asks the nodes of a mesh what they know and do, and tells them what to do.
 //!
 //! A command finds its nodes ([`discover`]), asks each of them over the unix socket in its runtime directory
-//! ([`client`], [`enrolment`]), joins the answers ([`merge`]) and prints them ([`output`], [`table`]).
+//! ([`client`], [`enrolment`]), joins the answers ([`merge`]) and prints them ([`output`], [`table`]). Questions about routes and
+//! policies are put ([`ask`]) to a model ([`mesh`]): a node's, or that of manifests ([`files`]).
 
 mod answer;
+mod ask;
 mod cli;
 mod client;
 mod commands;
 mod discover;
 mod enrolment;
+mod expect;
 mod files;
 mod filter;
 mod log_filter;
 mod merge;
+mod mesh;
 mod output;
 mod table;
+mod words;
 
 use std::process::ExitCode;
 
@@ -63,6 +68,9 @@ async fn run(cli: Cli, printer: &Printer) -> Result<Outcome> {
         Command::Pods(filter) => commands::pods(&search.find().await?, filter, printer).await,
         Command::Connections(filter) => commands::connections(&search.find().await?, filter, printer).await,
         Command::Certificates(filter) => commands::certificates(&search.find().await?, filter, printer).await,
+        Command::Explain(arguments) => commands::explain(&search, arguments, printer).await,
+        Command::Routes(arguments) => commands::routes(&search, arguments, printer).await,
+        Command::Test(arguments) => commands::test(&arguments, printer),
         Command::Analyze(arguments) => commands::analyze(&arguments, printer),
         Command::ConfigDump => commands::config_dump(&search.find().await?, printer).await,
         Command::Log { change } => commands::log(&search.find().await?, change, printer).await,

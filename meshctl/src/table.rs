@@ -46,7 +46,7 @@ impl<T: ToString> From<T> for Cell {
 }
 
 /// An empty cell would shift the columns of whoever splits lines at spaces. What a node says can not steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     if text.is_empty() {
         return "-".to_owned();
     }
