@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_cookie_is_issued_once_and_counts_from_then_on() {
-        let cookie = HashCookie { name: "user".into(), path: "/p".into(), ttl: Some(Duration::from_secs(60)) };
+        let cookie = HashCookie { name: "user".into(), path: "/p".into(), ttl: Some(Duration::from_mins(1)) };
         let algorithm = HashAlgorithm::RingHash { minimum_size: 1024 };
         let balance = Balance::Hash { key: HashKey::Cookie(cookie), algorithm };
         let mut rng = fastrand::Rng::with_seed(7);

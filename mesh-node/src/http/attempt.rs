@@ -102,7 +102,7 @@ impl Attempts<'_> {
             None => self.each(record, &mut trying).await,
             Some((deadline, after)) => match timeout_at(deadline, self.each(record, &mut trying)).await {
                 Ok(done) => done,
-                Err(_) => {
+                Err(_elapsed) => {
                     if let Some(uid) = trying {
                         self.judge_endpoint(&uid, Seen::TimedOut);
                     }
@@ -138,13 +138,11 @@ impl Attempts<'_> {
             }
             _retrying = None;
             if let Some(backend) = &self.forward.backend {
-                match backend.try_retry(self.forward.policy, Instant::now()) {
-                    Ok(permit) => _retrying = Some(permit),
-                    Err(_) => {
-                        record.flag(ResponseFlags::UPSTREAM_OVERFLOW);
-                        return result;
-                    }
-                }
+                let Ok(permit) = backend.try_retry(self.forward.policy, Instant::now()) else {
+                    record.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+                    return result;
+                };
+                _retrying = Some(permit);
             }
             drop(result);
             retries += 1;

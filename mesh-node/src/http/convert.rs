@@ -80,7 +80,7 @@ pub(super) fn for_server(
 pub(super) fn for_http2<B>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(HOST);
-    let authority = host.and_then(|host| Authority::from_maybe_shared(host.as_bytes().to_vec()).ok());
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     if request.method() == Method::CONNECT {
         return;
     }

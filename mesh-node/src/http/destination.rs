@@ -161,9 +161,8 @@ impl<'a> Forward<'a> {
         self.version = match self.policy.limits.upgrade {
             // There is no way to leave HTTP/2.
             _ if upgrades => upstream::Version::Http1,
-            H2Upgrade::OfPort => self.version,
+            H2Upgrade::OfPort | H2Upgrade::DoNotUpgrade => self.version,
             H2Upgrade::Upgrade => upstream::Version::Http2,
-            H2Upgrade::DoNotUpgrade => self.version,
             H2Upgrade::ClientProtocol if version == Version::HTTP_2 => upstream::Version::Http2,
             H2Upgrade::ClientProtocol => upstream::Version::Http1,
         };

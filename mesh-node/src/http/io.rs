@@ -132,6 +132,7 @@ impl Io {
 
     /// From now on it carries something other than HTTP, the first bytes of which hyper has `read`: its two directions end
     /// apart.
+    #[must_use]
     pub fn upgraded(mut self, read: Bytes) -> Self {
         self.closing = Closing::AtOnce;
         if !read.is_empty() {
@@ -169,7 +170,7 @@ impl Watch {
         match self {
             Self::Hbone(stream) => stream.broken().await,
             Self::Tcp(stream) => {
-                if !stream.ready(Interest::ERROR).await.is_ok_and(|ready| ready.is_error()) {
+                if !stream.ready(Interest::ERROR).await.is_ok_and(tokio::io::Ready::is_error) {
                     std::future::pending::<()>().await;
                 }
             }

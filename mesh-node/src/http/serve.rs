@@ -22,7 +22,7 @@ use super::{
 use crate::metered::{Charged, Cost};
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a connection that was silent for too long may take to end in good order.
 const GOODBYE: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_policy::{
     authz,
-    model::{Identity, Snapshot, Workload},
+    model::{AppProtocol, Identity, Snapshot, Workload},
 };
 use tokio::{net::TcpStream, sync::watch};
 use tracing::debug;
@@ -16,7 +16,7 @@ use tracing::debug;
 use super::deliver::{Delivered, Deliverer};
 use crate::{
     authz::denied,
-    copy,
+    copy::{self, Meter},
     enrol::{Pod, pod::Counted},
     hbone::{self, ConnectInfo, H2Stream, Handler, Refusal, Spawner, Target},
     http,
@@ -93,7 +93,8 @@ impl Inbound {
         };
         match Box::pin(self.accept(&pod, None, peer, target, Transport::Tcp, since)).await {
             Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
-            Ok(Accepted::Requests(flow)) => Box::pin(self.requests(pod, worker, client.into(), *flow, None)).await,
+            Ok(Accepted::Requests(flow)) => Box::pin(self.requests(pod, worker, http::Io::downstream(client), *flow, None)).await,
+            Ok(Accepted::Unsure(flow)) => Box::pin(self.unsure(pod, worker, http::Io::downstream(client), *flow, None)).await,
             Ok(Accepted::Bytes(Delivered { stream: mut app, lease }, tracked)) => {
                 let failure = tokio::select! {
                     result = copy::bidirectional(&mut client, &mut app, &tracked) => result.err().map(|error| broken(&error)),
@@ -106,21 +107,64 @@ impl Inbound {
     }
 
     /// Serves a connection that speaks HTTP, request by request.
-    async fn requests(
-        self: Arc<Self>,
-        pod: Arc<Pod>,
-        worker: WorkerId,
-        transport: http::Transport,
-        flow: Flow,
-        counted: Option<Counted>,
-    ) {
+    async fn requests(self: Arc<Self>, pod: Arc<Pod>, worker: WorkerId, io: http::Io, flow: Flow, counted: Option<Counted>) {
         let (cost, draining, limits) = (pod.lane(worker).cost.clone(), self.draining.clone(), self.http.clone());
         let peer = flow.source_address;
         let tracked = self.telemetry.open_requests(flow);
         let server = http::Server::new(self, pod, worker, tracked, counted);
-        if let Err(error) = http::serve(http::Io::downstream(transport), Arc::new(server), &limits, cost, draining).await {
+        if let Err(error) = http::serve(io, Arc::new(server), &limits, cost, draining).await {
             debug!(%peer, error = %chain(&error), "connection ended");
         }
+    }
+
+    /// Finds out whether a connection speaks HTTP. One that does not is judged as what it is: what a policy says of requests
+    /// can not be met.
+    async fn unsure(self: Arc<Self>, pod: Arc<Pod>, worker: WorkerId, mut io: http::Io, flow: Flow, counted: Option<Counted>) {
+        let since = Instant::now();
+        let patience = self.store.load().http().detection_timeout;
+        if http::begins_with_request(&mut io, patience).await {
+            return Box::pin(self.requests(pod, worker, io, flow, counted)).await;
+        }
+        let (peer, target) = (flow.source_address.ip(), flow.original_destination);
+        let judged = self.outcome(&pod, flow.source.identity.as_ref(), peer, target);
+        let delivered = match denied(&judged) {
+            Some(failure) => Err(failure),
+            None => self.deliverer.deliver(&pod, peer, target).await,
+        };
+        let Delivered { stream: mut app, lease } = match delivered {
+            Ok(delivered) => delivered,
+            Err(failure) => return self.telemetry.refuse(&flow, since, &failure),
+        };
+        let (tracked, mut client) = (self.telemetry.open(flow), io.upgraded(bytes::Bytes::new()));
+        let failure = tokio::select! {
+            copied = tokio::io::copy_bidirectional(&mut client, &mut app) => match copied {
+                Ok((sent, received)) => {
+                    copy::end_on_close(&app);
+                    tracked.sent(sent);
+                    tracked.received(received);
+                    None
+                }
+                Err(error) => Some(Failure::new(Reason::ServerReset, error.to_string())),
+            },
+            () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
+        };
+        tracked.close(failure.as_ref());
+        drop((lease, counted));
+    }
+
+    /// What policy says of a connection at this moment, whatever it carries.
+    fn outcome(&self, pod: &Pod, source: Option<&Identity>, source_ip: IpAddr, target: SocketAddr) -> authz::Outcome {
+        let snapshot = self.store.load();
+        let Some(workload) = snapshot.workload(&pod.uid) else {
+            return authz::Outcome::Deny { reason: authz::DenyReason::PolicyNotLoaded, by: None };
+        };
+        let connection = authz::Connection {
+            source_identity: source,
+            source_ip,
+            destination_ip: target.ip(),
+            destination_port: target.port(),
+        };
+        authz::decide(&snapshot, workload, &connection).outcome
     }
 
     /// Judges, then delivers; where requests are told apart, each of them is judged and delivered by itself later.
@@ -151,10 +195,12 @@ impl Inbound {
             self.judge(pod, source, peer.ip(), target).await
         };
         match judged {
-            Ok(Judged { workload, requests }) => {
+            Ok(Judged { workload, speech }) => {
                 flow.destination.workload = workload.or(flow.destination.workload);
-                if requests {
-                    return Ok(Accepted::Requests(Box::new(flow)));
+                match speech {
+                    Speech::Bytes => {}
+                    Speech::Requests => return Ok(Accepted::Requests(Box::new(flow))),
+                    Speech::Unsure => return Ok(Accepted::Unsure(Box::new(flow))),
                 }
             }
             Err(failure) => return Err((Box::new(flow), failure)),
@@ -191,11 +237,11 @@ impl Inbound {
             destination_port: target.port(),
         };
         let outcome = authz::decide(&snapshot, &workload, &connection).outcome;
-        let requests = speaks_http(&snapshot, &workload, target.port());
+        let speech = Speech::at(&snapshot, &workload, target.port());
         match denied(&outcome) {
             // Without an identity where one is demanded, nobody is told anything.
-            Some(failure) if !requests || (source.is_none() && demands_identity(&outcome)) => Err(failure),
-            _ => Ok(Judged { workload: Some(workload), requests }),
+            Some(failure) if speech == Speech::Bytes || (source.is_none() && demands_identity(&outcome)) => Err(failure),
+            _ => Ok(Judged { workload: Some(workload), speech }),
         }
     }
 
@@ -221,21 +267,40 @@ impl Inbound {
 /// What is known of a connection's target once it is known whether it may be reached.
 struct Judged {
     workload: Option<Arc<Workload>>,
-    /// Its requests are told apart, and judged when they come.
-    requests: bool,
+    speech: Speech,
 }
 
 impl Judged {
     /// Of a connection that policy is not asked about.
     fn unasked(snapshot: &Snapshot, pod: &Pod, port: u16) -> Self {
         let workload = snapshot.workload(&pod.uid);
-        let requests = workload.is_some_and(|workload| speaks_http(snapshot, workload, port));
-        Self { workload: workload.cloned(), requests }
+        let requests = workload.is_some_and(|workload| Speech::at(snapshot, workload, port) == Speech::Requests);
+        Self { workload: workload.cloned(), speech: if requests { Speech::Requests } else { Speech::Bytes } }
     }
 }
 
-fn speaks_http(snapshot: &Snapshot, workload: &Workload, port: u16) -> bool {
-    snapshot.http().enabled && snapshot.protocol_at(workload, port).is_http()
+/// What a port carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    /// Judged as a whole.
+    Bytes,
+    /// Told apart, and each judged when it comes.
+    Requests,
+    /// Nobody has declared it, and a policy speaks of requests: its first bytes tell.
+    Unsure,
+}
+
+impl Speech {
+    fn at(snapshot: &Snapshot, workload: &Workload, port: u16) -> Self {
+        if !snapshot.http().enabled {
+            return Self::Bytes;
+        }
+        match snapshot.protocol_at(workload, port) {
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Self::Requests,
+            AppProtocol::Unknown if authz::needs_request(snapshot, workload) => Self::Unsure,
+            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => Self::Bytes,
+        }
+    }
 }
 
 /// Whether a PeerAuthentication denies: it is about connections, whatever they carry.
@@ -250,6 +315,7 @@ enum Accepted {
     /// It reaches the application.
     Bytes(Delivered, Tracked),
     Requests(Box<Flow>),
+    Unsure(Box<Flow>),
 }
 
 /// One tunnel's streams.
@@ -298,7 +364,11 @@ impl Handler for PodHandler {
             Accepted::Bytes(delivered, tracked) => (delivered, tracked),
             Accepted::Requests(flow) => {
                 let (inbound, pod) = (self.inbound.clone(), self.pod.clone());
-                return Box::pin(inbound.requests(pod, self.worker, stream.into(), *flow, Some(counted))).await;
+                return Box::pin(inbound.requests(pod, self.worker, http::Io::downstream(stream), *flow, Some(counted))).await;
+            }
+            Accepted::Unsure(flow) => {
+                let (inbound, pod) = (self.inbound.clone(), self.pod.clone());
+                return Box::pin(inbound.unsure(pod, self.worker, http::Io::downstream(stream), *flow, Some(counted))).await;
             }
         };
         let failure = tokio::select! {

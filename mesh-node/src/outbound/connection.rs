@@ -85,10 +85,17 @@ impl Outbound {
         };
         let planned = self.plan(&wanted).await;
         if let Some((_, snapshot)) = &planned
-            && let Some(bound) = http::bind(snapshot, &wanted.source, wanted.original)
+            && let Some(binding) = http::bind(snapshot, &wanted.source, wanted.original)
         {
-            drop(planned);
-            return Box::pin(self.requests(wanted, app, bound)).await;
+            let patience = snapshot.http().detection_timeout;
+            let bound = match binding {
+                http::Binding::Declared(bound) => Some(bound),
+                http::Binding::Undeclared(bound) => http::shows_request(&app, patience).await.then_some(bound),
+            };
+            if let Some(bound) = bound {
+                drop(planned);
+                return Box::pin(self.requests(wanted, app, bound)).await;
+            }
         }
         // In boxes: a connection that is carried keeps no room for what led to it.
         match Box::pin(self.connect(&wanted, planned, &app)).await {

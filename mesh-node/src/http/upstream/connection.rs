@@ -204,7 +204,7 @@ impl SendErrorKind {
         if error.is_user() {
             return Self::RequestBody;
         }
-        let broken = error.source().is_some_and(|source| source.is::<io::Error>());
+        let broken = error.source().is_some_and(<dyn std::error::Error + 'static>::is::<io::Error>);
         if in_http2.is_some_and(|error| !error.is_io() && !error.is_go_away()) && !broken {
             return Self::Protocol;
         }

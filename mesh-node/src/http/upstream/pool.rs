@@ -229,6 +229,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "handed to map_err")]
 fn greeting(error: hyper::Error) -> Failure {
     Failure::new(Reason::ConnectFailed, format!("the server's end of HTTP: {error}"))
 }
