@@ -77,10 +77,17 @@ impl Trust {
             Usage::Server => KeyUsage::server_auth(),
             Usage::Client => KeyUsage::client_auth(),
         };
-        let time = with_skew(now, leaf, intermediates);
-        EndEntityCert::try_from(leaf)
-            .and_then(|leaf| leaf.verify_for_usage(algorithms, &self.anchors, intermediates, time, usage, None, None).map(|_| ()))
-            .map_err(|source| VerifyError::from_webpki(&facts, source))?;
+        let certificate = EndEntityCert::try_from(leaf);
+        let certificate = certificate.map_err(|source| VerifyError::from_webpki(&facts, source))?;
+        let verify_at = |time| {
+            certificate.verify_for_usage(algorithms, &self.anchors, intermediates, time, usage, None, None).map(|_| ())
+        };
+        let verified = match verify_at(now) {
+            // Only then are the certificates read again.
+            Err(webpki::Error::CertNotValidYet { .. }) => verify_at(with_skew(now, leaf, intermediates)),
+            verified => verified,
+        };
+        verified.map_err(|source| VerifyError::from_webpki(&facts, source))?;
         Ok(facts.identity)
     }
 }
