@@ -48,7 +48,7 @@ impl Incoming {
     /// Reads once; 0 at the end of the connection. While the socket has nothing, no buffer is held.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, tcp: &mut TcpStream) -> Poll<io::Result<usize>> {
         loop {
-            if let Poll::Pending = tcp.poll_read_ready(cx)? {
+            if tcp.poll_read_ready(cx)?.is_pending() {
                 self.park();
                 return Poll::Pending;
             }

@@ -1,12 +1,8 @@
 //! Against rustls on the other side, byte by byte where it matters.
 
-use std::{
-    future::poll_fn,
-    io::{self, Read, Write},
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-};
+mod peers;
+
+use std::{future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
 
 use proptest::prelude::*;
 use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
@@ -17,6 +13,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use self::peers::{Anyone, Raw};
 use super::*;
 use crate::identity::{
     testing::{TestCa, identity},
@@ -69,7 +66,7 @@ async fn echo_through(stream: impl AsyncReadExt + AsyncWriteExt, bytes: &[u8], s
         }
         write.flush().await.expect("flush");
     };
-    let (_, listened) = tokio::join!(talk, read.read_exact(&mut heard));
+    let ((), listened) = tokio::join!(talk, read.read_exact(&mut heard));
     listened.expect("read");
     assert!(heard == bytes);
     write.shutdown().await.expect("shutdown");
@@ -84,7 +81,7 @@ async fn echo(stream: impl AsyncReadExt + AsyncWriteExt) {
 
 #[tokio::test]
 async fn carries_what_is_written_to_and_from_rustls_and_itself() {
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| ((n * 7) >> 3) as u8).collect();
     for size in [700, 16 * 1024, 65_545, 1 << 20] {
         let (client, server) = configs();
         let (dialled, accepted) = tcp().await;
@@ -149,74 +146,15 @@ async fn new_keys_are_taken_after_as_many_records_as_the_old_may_seal() {
         let (mut stream, _) = connect(dialled, client, name()).await.expect("a client");
         for round in 0..100_u8 {
             stream.limit_key_to(3);
-            stream.write_all(&[round; 50_000]).await.expect("write");
-            let mut heard = [0; 50_000];
+            stream.write_all(&vec![round; 50_000]).await.expect("write");
+            let mut heard = vec![0; 50_000];
             stream.read_exact(&mut heard).await.expect("read");
-            assert_eq!(heard, [round; 50_000]);
+            assert_eq!(heard, vec![round; 50_000]);
         }
         stream.shutdown().await.expect("shutdown");
         assert_eq!(stream.read(&mut [0]).await.expect("a clean end"), 0);
     };
     tokio::join!(serve, dial);
-}
-
-/// A peer of rustls whose records the test sends as it likes.
-struct Raw {
-    tcp: TcpStream,
-    tls: rustls::Connection,
-}
-
-impl Raw {
-    /// As a client of our server, or a server of our client.
-    async fn shake(tcp: TcpStream, tls: impl Into<rustls::Connection>) -> Self {
-        let mut raw = Self { tcp, tls: tls.into() };
-        while raw.tls.is_handshaking() || raw.tls.wants_write() {
-            let out = raw.sealed();
-            raw.tcp.write_all(&out).await.expect("write");
-            if raw.tls.is_handshaking() {
-                raw.receive().await.expect("a handshake");
-            }
-        }
-        raw
-    }
-
-    /// What rustls wants to send.
-    fn sealed(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut out).expect("a vector");
-        }
-        out
-    }
-
-    fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.tls.writer().write_all(bytes).expect("a vector");
-        self.sealed()
-    }
-
-    async fn receive(&mut self) -> Result<(), Error> {
-        let mut some = [0; 4096];
-        let len = self.tcp.read(&mut some).await.expect("read");
-        assert!(len > 0, "the end");
-        let mut some = &some[..len];
-        while !some.is_empty() {
-            self.tls.read_tls(&mut some).expect("a slice");
-            self.tls.process_new_packets()?;
-        }
-        Ok(())
-    }
-
-    async fn hear(&mut self, len: usize) -> Vec<u8> {
-        let mut heard = Vec::new();
-        loop {
-            let mut some = [0; 4096];
-            match self.tls.reader().read(&mut some) {
-                Ok(read) => heard.extend_from_slice(&some[..read]),
-                Err(_) if heard.len() < len => self.receive().await.expect("records"),
-                Err(_) => return heard,
-            }
-        }
-    }
 }
 
 /// Our server and a raw client.
@@ -285,7 +223,7 @@ async fn what_follows_the_handshake_at_once_is_read() {
         async {
             let (mut stream, _) = connect(dialled, client, name()).await.expect("a client");
             // Together with the last message of the handshake.
-            stream.write_all(&[7; 40_000]).await.expect("write");
+            stream.write_all(&vec![7; 40_000]).await.expect("write");
             stream.shutdown().await.expect("shutdown");
             stream
         },
@@ -293,7 +231,7 @@ async fn what_follows_the_handshake_at_once_is_read() {
             let (mut stream, _) = accept(accepted, server).await.expect("a server");
             let mut heard = Vec::new();
             stream.read_to_end(&mut heard).await.expect("a clean end");
-            assert_eq!(heard, [7; 40_000]);
+            assert_eq!(heard, vec![7; 40_000]);
             stream.write_all(b"answer").await.expect("the other direction is open");
             stream.shutdown().await.expect("shutdown");
             stream
@@ -330,6 +268,9 @@ async fn refused(raw: &mut Raw, stream: &mut TlsStream, wire: &[u8]) -> (Error, 
     (error, raw.receive().await.err())
 }
 
+/// What is done to a record on its way.
+type Spoil = Box<dyn Fn(&mut Vec<u8>)>;
+
 #[tokio::test]
 async fn what_is_no_record_of_the_peer_is_refused_with_an_alert() {
     use rustls::AlertDescription::{BadRecordMac, RecordOverflow, UnexpectedMessage};
@@ -339,7 +280,6 @@ async fn what_is_no_record_of_the_peer_is_refused_with_an_alert() {
             wire[index] ^= 1;
         }
     };
-    type Spoil = Box<dyn Fn(&mut Vec<u8>)>;
     let cases: [(Spoil, rustls::AlertDescription); 7] = [
         (Box::new(flip(7)), BadRecordMac),
         (Box::new(flip(usize::MAX)), BadRecordMac),
@@ -401,47 +341,9 @@ async fn every_cipher_suite_is_spoken() {
         let serve = async { echo(TlsAcceptor::from(server).accept(accepted).await.expect("a server")).await };
         let dial = async {
             let (stream, _) = connect(dialled, Arc::new(config), name()).await.expect("a client");
-            echo_through(stream, &[3; 100_000], 30_000).await;
+            echo_through(stream, &vec![3; 100_000], 30_000).await;
         };
         tokio::join!(serve, dial);
-    }
-}
-
-#[derive(Debug)]
-struct Anyone;
-
-impl rustls::client::danger::ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &[rustls_pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        unreachable!("TLS 1.3 only")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls_pki_types::CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
