@@ -79,9 +79,8 @@ impl Trust {
         };
         let certificate = EndEntityCert::try_from(leaf);
         let certificate = certificate.map_err(|source| VerifyError::from_webpki(&facts, source))?;
-        let verify_at = |time| {
-            certificate.verify_for_usage(algorithms, &self.anchors, intermediates, time, usage, None, None).map(|_| ())
-        };
+        let verify_at =
+            |time| certificate.verify_for_usage(algorithms, &self.anchors, intermediates, time, usage, None, None).map(|_| ());
         let verified = match verify_at(now) {
             // Only then are the certificates read again.
             Err(webpki::Error::CertNotValidYet { .. }) => verify_at(with_skew(now, leaf, intermediates)),
