@@ -1,5 +1,8 @@
 //! Expectations of a mesh's routes and policies, as users write them for their own checks, and whether they are met.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -39,7 +42,8 @@ struct Expected {
     outcome: Option<Kind>,
     /// The beginning of the rule's origin, whole words of it; `none` where no rule is followed.
     route: Option<String>,
-    /// All that have a weight, with it. `NAME`, `NAMESPACE/NAME` or a host, then `:PORT` and `@SUBSET` where they matter.
+    /// All that have a weight, with it; that of one alone does not matter. `NAME`, `NAMESPACE/NAME` or a host, then `:PORT`
+    /// where it matters and `@SUBSET` where there is one.
     backends: Option<BTreeMap<String, u32>>,
     status: Option<u16>,
     location: Option<String>,
@@ -133,7 +137,9 @@ fn begins(origin: &str, wanted: &str) -> bool {
 
 fn backends_differ(wanted: &BTreeMap<String, u32>, found: &[Backend]) -> Option<String> {
     let used: Vec<_> = found.iter().filter(|backend| backend.weight > 0).collect();
-    let fits = |(name, weight): (&String, &u32)| used.iter().any(|backend| backend.weight == *weight && is_named(backend, name));
+    let alone = used.len() == 1;
+    let has = |backend: &Backend, weight: u32| alone || backend.weight == weight;
+    let fits = |(name, weight): (&String, &u32)| used.iter().any(|backend| has(backend, *weight) && is_named(backend, name));
     let all = used.len() == wanted.len() && wanted.iter().all(fits);
     (!all).then(|| {
         let found: Vec<_> = used.iter().map(|backend| format!("{}: {}", described(backend), backend.weight)).collect();

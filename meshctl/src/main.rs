@@ -18,6 +18,8 @@ mod log_filter;
 mod merge;
 mod mesh;
 mod output;
+#[cfg(test)]
+mod samples;
 mod table;
 mod words;
 

@@ -2,6 +2,8 @@
 
 mod outcome;
 mod place;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::{net::SocketAddr, sync::Arc};

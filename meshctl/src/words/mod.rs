@@ -57,7 +57,7 @@ pub(crate) fn action(action: &HttpAction) -> String {
         parts.extend(rewrite.host.as_ref().map(|host| format!("host {host}")));
     }
     parts.extend(self::fault(fault));
-    parts.extend(mirrors.iter().map(mirror));
+    parts.extend(mirrors.iter().map(|one| format!("mirror {}", mirror(one))));
     parts.extend(headers("request", request_headers));
     parts.extend(headers("response", response_headers));
     parts.extend(cors.as_ref().map(|_| "CORS".to_owned()));
@@ -122,7 +122,7 @@ pub(crate) fn fault(fault: &Fault) -> Vec<String> {
 
 pub(crate) fn mirror(mirror: &Mirror) -> String {
     let Mirror { to, share } = mirror;
-    format!("mirror {} of requests to {}", percent(share.as_f64()), reference(to))
+    format!("{} of requests to {}", percent(share.as_f64()), reference(to))
 }
 
 /// What is done to the headers of requests or responses; nothing where nothing is.

@@ -108,13 +108,20 @@ pub(crate) struct Answers {
     pub(crate) status: Value,
     pub(crate) dump: Value,
     pub(crate) connections: Value,
+    /// As the node proxy serves it; the fixtures have none.
+    pub(crate) model: Vec<u8>,
 }
 
 impl Answers {
     pub(crate) fn fixture(node: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/fixtures").join(node);
         let read = |name: &str| serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
-        Self { status: read("status.json"), dump: read("config_dump.json"), connections: read("connections.json") }
+        Self {
+            status: read("status.json"),
+            dump: read("config_dump.json"),
+            connections: read("connections.json"),
+            model: Vec::new(),
+        }
     }
 
     /// The same under another name.
@@ -150,17 +157,19 @@ async fn serve_admin(listener: UnixListener, answers: Arc<Answers>, told: Told) 
 }
 
 fn admin(request: &Request<Incoming>, answers: &Answers, told: &Told) -> Response<Full<Bytes>> {
-    let answer = |status, body: String| {
+    let bytes = |status, body: Vec<u8>| {
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
         response
     };
+    let answer = |status, body: String| bytes(status, body.into_bytes());
     if request.method() == Method::POST {
         told.add(request.uri().to_string());
     }
     match (request.method().as_str(), request.uri().path(), request.uri().query()) {
         ("GET", "/status", _) => answer(StatusCode::OK, answers.status.to_string()),
         ("GET", "/config_dump", _) => answer(StatusCode::OK, answers.dump.to_string()),
+        ("GET", "/model", _) => bytes(StatusCode::OK, answers.model.clone()),
         ("GET", "/connections", _) => answer(StatusCode::OK, answers.connections.to_string()),
         ("GET", "/logging", _) => answer(StatusCode::OK, "info\n".into()),
         ("POST", "/logging", Some("level=trace")) => answer(StatusCode::BAD_REQUEST, "too much\n".into()),

@@ -5,5 +5,7 @@
 mod discovery;
 mod enrolment;
 mod lists;
+mod live;
 mod machine;
 mod nodes;
+mod routes;
