@@ -72,17 +72,18 @@ struct Outstanding {
 }
 
 /// What part of a type's changes may be sent at this point of the order.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
     All,
     Upserts,
 }
 
-/// Policies go before the workloads that name them, and are removed after.
-const ORDER: [(ResourceType, Part); 4] = [
+/// Policies go before the workloads that name them, and are removed after; routes go after the services that they name.
+pub(super) const ORDER: [(ResourceType, Part); 5] = [
     (ResourceType::Mesh, Part::All),
     (ResourceType::Authorization, Part::Upserts),
     (ResourceType::Address, Part::All),
+    (ResourceType::Document, Part::All),
     (ResourceType::Authorization, Part::All),
 ];
 

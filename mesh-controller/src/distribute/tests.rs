@@ -374,3 +374,10 @@ async fn an_acknowledgement_is_waited_for_from_every_connected_node() {
     drop((two, again));
     assert_eq!(nodes.names(), BTreeSet::from(["one".to_owned()]));
 }
+
+#[test]
+fn every_type_is_sent_whole() {
+    for kind in ResourceType::ALL {
+        assert!(stream::ORDER.contains(&(kind, stream::Part::All)), "{kind:?} is never sent");
+    }
+}
