@@ -107,15 +107,13 @@ fn the_text_has_all_that_is_done_to_a_request() {
         text("rewrite-and-headers", &call("shop/client", "details.shop", "/api/v1/whoami", &[]))
     );
     insta::assert_snapshot!("mirroring", text("mirroring", &call("shop/client", "reviews.shop", "/reviews/0", &[])));
-    insta::assert_snapshot!("circuit_breaking", text("circuit-breaking", &call("shop/client", "details.shop", "/", &[])));
+    insta::assert_snapshot!("outlier_detection", text("outlier-detection", &call("shop/page", "unsteady", "/", &[])));
+    insta::assert_snapshot!("circuit_breaking", text("circuit-breaking", &call("shop/client", "ratings.shop", "/", &[])));
 }
 
 #[test]
 fn what_is_not_http_is_a_connection() {
-    insta::assert_snapshot!(
-        "tcp",
-        text("tcp-traffic-shifting", &Call { port: Some(9001), ..call("shop/client", "shop/echo", "/", &[]) })
-    );
+    insta::assert_snapshot!("tcp", text("tcp-traffic-shifting", &call("shop/client", "shop/ledger", "/", &[])));
 }
 
 #[test]

@@ -41,12 +41,16 @@ impl Answer {
         let protocol =
             if *http { "HTTP: requests are told apart" } else { "not HTTP: routes, policies and limits of connections" };
         lines.add("protocol", protocol);
-        remarks.iter().for_each(|remark| lines.add("note", remark));
+        for remark in remarks {
+            lines.add("note", remark);
+        }
         self::route(&mut lines, route);
         if let Some(treatment) = treatment {
             self::treatment(&mut lines, treatment);
         }
-        backends.iter().for_each(|backend| self::backend(&mut lines, backend));
+        for backend in backends {
+            self::backend(&mut lines, backend);
+        }
         lines.0
     }
 }
@@ -93,8 +97,12 @@ fn treatment(lines: &mut Lines, treatment: &Treatment) {
     lines.below("timeout", &limit(*timeout));
     let default = if *retry_is_default { " (the mesh's default)" } else { "" };
     lines.below("retries", &format!("{}{default}", retry(retries)));
-    fault(faults).iter().for_each(|fault| lines.below("fault", fault));
-    mirrors.iter().for_each(|one| lines.below("mirror", &mirror(one)));
+    for fault in fault(faults) {
+        lines.below("fault", &fault);
+    }
+    for one in mirrors {
+        lines.below("mirror", &mirror(one));
+    }
     let changes = headers("request", request_headers).into_iter().chain(headers("response", response_headers));
     changes.for_each(|change| lines.below("headers", &change));
     if cors.is_some() {
@@ -132,7 +140,9 @@ fn backend(lines: &mut Lines, backend: &Backend) {
     let rule =
         destination_rule.as_ref().map_or_else(|| "no DestinationRule".to_owned(), |rule| format!("DestinationRule {rule}"));
     lines.below("policy", &format!("{rule}: {}", policy(traffic).join("; ")));
-    endpoints.iter().for_each(|endpoint| self::endpoint(lines, endpoint));
+    for endpoint in endpoints {
+        self::endpoint(lines, endpoint);
+    }
 }
 
 fn endpoint(lines: &mut Lines, endpoint: &Endpoint) {

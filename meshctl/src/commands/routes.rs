@@ -48,7 +48,7 @@ pub(crate) async fn routes(search: &Search, arguments: RoutesArgs, printer: &Pri
     if found.is_empty() {
         printer.note(&format!("{} has no rules: what is sent to it goes to its endpoints", service.key()));
     }
-    let values = found.iter().map(|routes| serde_json::to_value(routes)).collect::<Result<Vec<_>, _>>()?;
+    let values = found.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     printer.list(&table(&found, snapshot.http()), values)?;
     Ok(Outcome::Complete)
 }
@@ -72,9 +72,8 @@ pub(super) fn table(found: &[&Routes], settings: &HttpSettings) -> Table {
             let place = [key.port.to_string(), clients.clone()];
             table.add_row(place.into_iter().chain(cells).map(Cell::new).collect());
         };
-        http.iter().for_each(|rule| add(http_cells(rule, settings)));
-        tls.iter().for_each(|rule| add(tls_cells(rule)));
-        tcp.iter().for_each(|rule| add(tcp_cells(rule)));
+        let http = http.iter().map(|rule| http_cells(rule, settings));
+        http.chain(tls.iter().map(tls_cells)).chain(tcp.iter().map(tcp_cells)).for_each(&mut add);
     }
     table
 }
