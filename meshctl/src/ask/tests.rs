@@ -51,7 +51,7 @@ fn agrees(answer: &Answer, one: &Value, what: &str) {
     assert_eq!(Some(u64::from(status)), expected["status"].as_u64(), "{what}");
     assert_eq!(answer.outcome.kind == Kind::Denied, expected["body"] == "RBAC: access denied", "{what}");
     if let Some(version) = expected["json"].get("/served_by/version") {
-        assert_eq!(share(answer, version.as_str().expect("text")).round(), 100.0, "{what}");
+        assert!(share(answer, version.as_str().expect("text")) > 99.9, "{what}");
     }
     if let Some(path) = expected["json"].get("/path") {
         assert_eq!(answer.explanation.backends[0].path.as_deref(), path.as_str(), "{what}");

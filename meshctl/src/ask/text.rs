@@ -44,7 +44,7 @@ impl Answer {
         for remark in remarks {
             lines.add("note", remark);
         }
-        self::route(&mut lines, route);
+        self::route(&mut lines, route, *http);
         if let Some(treatment) = treatment {
             self::treatment(&mut lines, treatment);
         }
@@ -69,7 +69,7 @@ fn bound_to(bound: &BoundTo) -> String {
     }
 }
 
-fn route(lines: &mut Lines, route: &Route) {
+fn route(lines: &mut Lines, route: &Route, http: bool) {
     let passed = |lines: &mut Lines, passed_over: &[PassedOver]| {
         for PassedOver { origin, name: _, failed } in passed_over {
             lines.below("passed over", &format!("{origin}: not so: {}", failed.join("; ")));
@@ -84,7 +84,11 @@ fn route(lines: &mut Lines, route: &Route) {
         Route::Rule { routes, origin, name, matched, passed_over } => {
             let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
             lines.add("route", &format!("{origin}{name}, of the rules for {routes}"));
-            let matched = matched.map_or_else(|| "it is for all".to_owned(), |at| format!("its match[{at}] holds"));
+            let matched = match matched {
+                Some(at) => format!("its match[{at}] holds"),
+                None if http => "it is for all".to_owned(),
+                None => "the first whose conditions hold".to_owned(),
+            };
             passed(lines, passed_over);
             lines.below("why", &matched);
         }

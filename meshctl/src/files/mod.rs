@@ -6,7 +6,10 @@
 mod complete;
 mod read;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use mesh_config::{
@@ -103,19 +106,19 @@ impl Files {
 }
 
 impl Finding {
-    fn of(file: &PathBuf, key: &ObjectKey, message: &Message) -> Self {
+    fn of(file: &Path, key: &ObjectKey, message: &Message) -> Self {
         Self::new(file, key.to_string(), message)
     }
 
-    fn new(file: &PathBuf, object: String, message: &Message) -> Self {
+    fn new(file: &Path, object: String, message: &Message) -> Self {
         let Message { level, code, field, text } = message;
         let code = serde_json::to_value(code).ok().and_then(|code| code.as_str().map(Into::into)).unwrap_or_default();
-        Self { file: Some(file.clone()), object, level: *level, code, field: field.clone(), text: text.clone() }
+        Self { file: Some(file.to_owned()), object, level: *level, code, field: field.clone(), text: text.clone() }
     }
 
-    fn of_object(file: &PathBuf, key: &ObjectKey, code: &str, text: &str) -> Self {
+    fn of_object(file: &Path, key: &ObjectKey, code: &str, text: &str) -> Self {
         let (code, text) = (code.to_owned(), text.to_owned());
-        Self { file: Some(file.clone()), object: key.to_string(), level: Level::Warning, code, field: String::new(), text }
+        Self { file: Some(file.to_owned()), object: key.to_string(), level: Level::Warning, code, field: String::new(), text }
     }
 }
 
