@@ -14,11 +14,13 @@ const CLIENT: &str = "app/client";
 const SERVERS: [(&str, &str); 2] = [("near", "10.96.0.1"), ("far", "10.96.0.2")];
 
 fn documents() -> Vec<String> {
-    let ports = [("http", 80, 8080), ("http2", 81, 8081), ("http-closed", 82, 8099)];
+    let ports = [("http", 80, 8080), ("http2", 81, 8081), ("http-closed", 82, 8099), ("any", 83, 8082), ("lines", 84, 9000)];
     let server = |name: &str, node: &str| {
         pod(&format!("app/{name}"), node)
             .runs(&["http-peer", "8080", name], Some(8080))
             .runs(&["http-peer", "8081", name], Some(8081))
+            .runs(&["http-peer", "8082", name], Some(8082))
+            .ledger(9000)
             .document()
     };
     vec![
@@ -37,10 +39,13 @@ fn documents() -> Vec<String> {
 #[test]
 fn requests_are_told_apart() {
     let mesh = Mesh::up(&documents());
-    for check in [answers, bodies, versions, trailers, upgrades, failures, policies] {
+    for (_, address) in SERVERS {
+        let url = format!("http://{address}/");
+        harness::wait_until("the servers to be known", PATIENCE, || Ok(status(&mesh, &[&url]) == "200")).unwrap();
+    }
+    for check in [answers, bodies, versions, trailers, upgrades, failures, policies, counted, undeclared, routes] {
         check(&mesh);
     }
-    counted(&mesh);
     mesh.down();
 }
 
@@ -219,6 +224,69 @@ fn policies(mesh: &Mesh) {
         mesh.take_away("policy.yaml");
         harness::wait_until("the policy to be gone", PATIENCE, || Ok(status(mesh, &[&secret]) == "200")).unwrap();
     }
+}
+
+/// What nobody has declared is looked at because a policy speaks of requests; what is not HTTP fails closed.
+fn undeclared(mesh: &Mesh) {
+    let rule = json!([{ "to": [{ "operation": { "paths": ["/open*"] } }] }]);
+    for (name, address) in SERVERS {
+        let (open, closed) = (format!("http://{address}:83/open"), format!("http://{address}:83/closed"));
+        let lines = format!("{address}:84");
+        assert_eq!(status(mesh, &[&closed]), "200");
+        assert_eq!(mesh.outcome(CLIENT, &lines), "ok");
+        mesh.put("policy.yaml", &policy("app", "only-open", Some(name), "ALLOW", &rule));
+        harness::wait_until("the policy to deny", PATIENCE, || {
+            Ok(curl(mesh, &["--write-out", " %{http_code}", &closed]).1 == "RBAC: access denied 403")
+        })
+        .unwrap();
+        assert_eq!(status(mesh, &[&open]), "200");
+        assert_eq!(mesh.outcome(CLIENT, &lines), "reset", "no HTTP");
+        mesh.take_away("policy.yaml");
+        harness::wait_until("the policy to be gone", PATIENCE, || Ok(mesh.outcome(CLIENT, &lines) == "ok")).unwrap();
+    }
+}
+
+/// By a header to the other service, by weight to both, an answer of the route's own, and none where no rule matches.
+fn routes(mesh: &Mesh) {
+    let near = json!({ "host": "near.app.svc.cluster.local", "port": { "number": 80 } });
+    let far = json!({ "host": "far.app.svc.cluster.local", "port": { "number": 80 } });
+    let route = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": { "name": "nobody", "namespace": "app" },
+        "spec": { "hosts": ["nobody.app.svc.cluster.local"], "http": [
+            { "match": [{ "uri": { "prefix": "/x" }, "headers": { "to": { "exact": "far" } } }],
+              "rewrite": { "uri": "/rewritten" }, "headers": { "request": { "set": { "x-by": "route" } } },
+              "route": [{ "destination": far }] },
+            { "match": [{ "uri": { "prefix": "/both" } }],
+              "route": [{ "destination": near, "weight": 50 }, { "destination": far, "weight": 50 }] },
+            { "match": [{ "uri": { "exact": "/gone" } }], "directResponse": { "status": 410, "body": { "string": "gone" } } },
+            { "match": [{ "uri": { "exact": "/old" } }], "redirect": { "uri": "/new" } },
+            { "match": [{ "uri": { "prefix": "/slow" } }], "fault": { "abort": { "httpStatus": 418, "percentage": { "value": 100 } } },
+              "route": [{ "destination": near }] },
+            { "match": [{ "uri": { "exact": "/never" } }], "timeout": "0.3s", "route": [{ "destination": near }] },
+        ] },
+    });
+    mesh.put("route.yaml", &format!("---\n{route}\n"));
+    let url = |path: &str| format!("http://10.96.0.3{path}");
+    let waited = harness::wait_until("the route", PATIENCE, || Ok(status(mesh, &[&url("/gone")]) == "410"));
+    waited.unwrap_or_else(|error| panic!("{error}: {}", mesh.object_status("VirtualService", "app", "nobody")));
+    let text = fetched(mesh, &["-H", "to: far", &url("/x?q")]);
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&found["name"], &found["path"], &found["fields"]["x-by"]),
+        (&json!("far"), &json!("/rewritten?q"), &json!("route"))
+    );
+    let names: Vec<String> = (0..20).map(|_| fetched(mesh, &[&url("/both")])).collect();
+    for name in ["near", "far"] {
+        assert!(names.iter().any(|text| text.contains(&format!("\"name\":\"{name}\""))), "{name} in {names:?}");
+    }
+    let moved = fetched(mesh, &["--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}", &url("/old")]);
+    assert_eq!(moved, "301 http://10.96.0.3/new");
+    assert_eq!(fetched(mesh, &["--write-out", " %{http_code}", &url("/slow")]), "fault filter abort 418");
+    assert_eq!(fetched(mesh, &["--write-out", " %{http_code}", &url("/never")]), "upstream request timeout 504");
+    assert_eq!(status(mesh, &[&url("/no/rule")]), "404");
+    mesh.take_away("route.yaml");
+    harness::wait_until("no route", PATIENCE, || Ok(status(mesh, &[&url("/gone")]) == "503")).unwrap();
 }
 
 /// Each half has told of every request, also where both are one process.
