@@ -391,6 +391,7 @@ pub(super) fn judge(
         destination_port: address.port(),
     };
     let verdict = authz::decide_request(snapshot, workload, &connection, request);
+    client.node.telemetry.metrics.rehearsed(&verdict, workload);
     ExchangeError::judged(&verdict.outcome)
 }
 

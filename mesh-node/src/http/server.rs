@@ -119,6 +119,7 @@ impl Server {
             destination_port: self.target.port(),
         };
         let verdict = authz::decide_request(snapshot, workload, &connection, &facts.request(head));
+        self.node.telemetry.metrics.rehearsed(&verdict, workload);
         ExchangeError::judged(&verdict.outcome)
     }
 

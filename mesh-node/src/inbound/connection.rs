@@ -236,8 +236,13 @@ impl Inbound {
             destination_ip: target.ip(),
             destination_port: target.port(),
         };
-        let outcome = authz::decide(&snapshot, &workload, &connection).outcome;
+        let verdict = authz::decide(&snapshot, &workload, &connection);
         let speech = Speech::at(&snapshot, &workload, target.port());
+        // Requests are counted one by one.
+        if speech == Speech::Bytes {
+            self.telemetry.metrics.rehearsed(&verdict, &workload);
+        }
+        let outcome = verdict.outcome;
         match denied(&outcome) {
             // Without an identity where one is demanded, nobody is told anything.
             Some(failure) if speech == Speech::Bytes || (source.is_none() && demands_identity(&outcome)) => Err(failure),

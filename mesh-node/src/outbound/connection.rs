@@ -269,6 +269,7 @@ impl Outbound {
             destination_port: address.port(),
         };
         let verdict = authz::decide(&snapshot, workload, &connection);
+        self.telemetry.metrics.rehearsed(&verdict, workload);
         drop(snapshot);
         let inbound = Flow { direction: Direction::Inbound, ..flow.clone() };
         if let Some(failure) = denied(&verdict.outcome) {

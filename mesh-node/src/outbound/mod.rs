@@ -7,6 +7,6 @@ mod routes;
 
 pub use accept::accept;
 pub(crate) use accept::accept_each;
-pub(crate) use connection::{broken, reason_of};
 pub use connection::{Limits, Outbound};
+pub(crate) use connection::{broken, reason_of};
 pub use dial::Dialer;

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use mesh_policy::model::Workload;
+use mesh_policy::{
+    authz::{Outcome, Verdict},
+    model::Workload,
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
@@ -60,6 +63,14 @@ struct FailureLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DryRunLabels {
+    destination_workload: Label,
+    destination_workload_namespace: Label,
+    /// `namespace/name`; `none` where no ALLOW policy would have matched.
+    policy: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PodLabels {
     namespace: Label,
     pod: Label,
@@ -74,6 +85,7 @@ pub struct Metrics {
     sent_bytes: Family<TcpLabels, Counter>,
     failed: Family<TcpLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
+    dry_run_denials: Family<DryRunLabels, Counter>,
     pod_cpu: Family<PodLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub pods: Gauge,
     pub xds_connected: Gauge,
@@ -104,6 +116,7 @@ impl Metrics {
             sent_bytes: Family::default(),
             failed: Family::default(),
             failures: Family::default(),
+            dry_run_denials: Family::default(),
             pod_cpu: Family::default(),
             pods: Gauge::default(),
             xds_connected: Gauge::default(),
@@ -119,6 +132,8 @@ impl Metrics {
         registry.register("istio_tcp_received_bytes", "Bytes of requests", m.received_bytes.clone());
         registry.register("istio_tcp_sent_bytes", "Bytes of responses", m.sent_bytes.clone());
         registry.register("istio_tcp_connections_failed", "TCP connections that could not be opened", m.failed.clone());
+        let help = "Connections and requests that policies in dry run would have denied";
+        registry.register("keelson_dry_run_denials", help, m.dry_run_denials.clone());
         registry.register("keelson_connection_failures", "Failed connections by stable reason code", m.failures.clone());
         registry.register("keelson_pod_cpu_seconds", "CPU time that a pod cost the shared proxy", m.pod_cpu.clone());
         registry.register("istio_active_proxy_count", "Pods enrolled on this node", m.pods.clone());
@@ -172,6 +187,17 @@ impl Metrics {
         };
         let labels = FailureLabels { direction: flow.direction.as_str(), reason: reason.code(), side };
         self.failures.get_or_create(&labels).inc();
+    }
+
+    /// Counts what policies in dry run would have denied, and enforced ones did not.
+    pub fn rehearsed(&self, verdict: &Verdict, destination: &Workload) {
+        let Some(Outcome::Deny { by, .. }) = verdict.dry_run.as_ref().filter(|_| verdict.is_allowed()) else { return };
+        let labels = DryRunLabels {
+            destination_workload: known(&destination.workload_name),
+            destination_workload_namespace: destination.namespace.clone(),
+            policy: by.as_ref().map_or_else(|| "none".into(), |by| by.policy.to_string()),
+        };
+        self.dry_run_denials.get_or_create(&labels).inc();
     }
 
     pub fn pod_cpu(&self, namespace: &str, pod: &str, seconds: f64) {

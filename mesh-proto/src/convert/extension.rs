@@ -13,7 +13,7 @@ const LABELS: &str = "keelson.labels";
 const REQUEST: &str = "keelson.request";
 
 fn write(name: &str, type_url: &str, message: &impl Message) -> Extension {
-    let config = Any { type_url: type_url.into(), value: message.encode_to_vec().into() };
+    let config = Any { type_url: type_url.into(), value: message.encode_to_vec() };
     Extension { name: name.into(), config: Some(config) }
 }
 

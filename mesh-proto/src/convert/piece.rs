@@ -117,7 +117,7 @@ impl fmt::Display for PieceKey {
 pub fn archive(model: &Model) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |type_url: &str, body: Vec<u8>| {
-        let any = Any { type_url: type_url.into(), value: body.into() };
+        let any = Any { type_url: type_url.into(), value: body };
         bytes.extend(any.encode_length_delimited_to_vec());
     };
     add(type_url::MESH, mesh::Mesh::from(&model.mesh).encode_to_vec());
