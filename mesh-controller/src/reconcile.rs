@@ -157,7 +157,8 @@ impl Reconciler {
             }
             changed
         });
-        let statuses = desired(&self.admission, &Told { messages: &messages, conditions: &conditions }, &captured, &self.settings);
+        let statuses =
+            desired(&self.admission, &Told { messages: &messages, conditions: &conditions }, &captured, &self.settings);
         let next = self.published.borrow().next(model);
         if let Some(next) = next {
             let (generation, workloads) = (next.generation, next.model.workloads.len());

@@ -251,12 +251,7 @@ async fn shake(tcp: TcpStream, config: Arc<ServerConfig>, settings: &Settings) -
 }
 
 /// Frames in and out, once; what was collected goes out before the task sleeps.
-fn poll_connection(
-    cx: &mut Context<'_>,
-    connection: &mut Connection,
-    plug: &Plug<TlsStream>,
-    windows: &Windows,
-) -> Poll<Event> {
+fn poll_connection(cx: &mut Context<'_>, connection: &mut Connection, plug: &Plug<TlsStream>, windows: &Windows) -> Poll<Event> {
     if let Some(size) = windows.next()
         && connection.set_initial_window_size(size).is_ok()
     {

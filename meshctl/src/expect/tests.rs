@@ -71,7 +71,7 @@ fn what_is_not_understood_is_named() {
         let error = format!("{:#}", read(text).expect_err("not understood"));
         assert!(error.contains(named), "{error}");
     };
-    check("[{what: w, from: a/b, to: c/d, exepct: {}}]", "exepct");
+    check("[{what: w, from: a/b, to: c/d, expects: {}}]", "expects");
     check("[{what: w, from: a/b, to: c/d, expect: {denied_by: x}}]", "denied_by");
     check("[{what: w, from: a/b, to: c/d, expect: {outcome: lost}}]", "lost");
     check("[{what: w, from: a/b, to: c/d, expect: {timeout: 1 fortnight}}]", "fortnight");

@@ -101,6 +101,7 @@ impl<'a> Sample<'a> {
             carried,
         };
         let edge = edges.entry(ends).or_default();
+        #[expect(clippy::cast_sign_loss, reason = "a counter is not below zero")]
         let value = self.value as u64;
         match self.name {
             "istio_requests_total" if self.label("response_code") == "403" => edge.refused += value,

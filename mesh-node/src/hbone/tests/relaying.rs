@@ -167,7 +167,7 @@ async fn streams_that_nobody_reads_leave_their_sibling_alone() {
         let (reader, mut writer) = client.into_split();
         let taken = taken.clone();
         let writing = tokio::spawn(async move {
-            while let Ok(bytes) = writer.write(&[7; 1 << 16]).await {
+            while let Ok(bytes) = writer.write(&[7; 1 << 14]).await {
                 taken.fetch_add(bytes, Relaxed);
             }
         });

@@ -123,21 +123,21 @@ async fn few_who_wait_begin_no_more_handshakes_than_they_need() {
 #[tokio::test]
 async fn places_go_to_those_who_have_waited_longest() {
     let scene = Scene::with_places(2).await;
-    let (a, b, mut c, mut d) = (scene.wait().await, scene.wait().await, scene.wait().await, scene.wait().await);
+    let (first, second, mut third, mut fourth) = (scene.wait().await, scene.wait().await, scene.wait().await, scene.wait().await);
     scene.dials.end_next(true).await;
-    let (a, _b) = (stream(a).await, stream(b).await);
-    assert!(poll!(c.as_mut()).is_pending() && poll!(d.as_mut()).is_pending());
-    drop(a);
+    let (first, _second) = (stream(first).await, stream(second).await);
+    assert!(poll!(third.as_mut()).is_pending() && poll!(fourth.as_mut()).is_pending());
+    drop(first);
     // Ahead of somebody who comes when the place is there already, and of somebody who waits behind.
-    let mut e = scene.wait().await;
-    let c = stream(c).await;
-    assert!(poll!(d.as_mut()).is_pending() && poll!(e.as_mut()).is_pending());
-    drop(c);
-    let _d = stream(d).await;
-    assert!(poll!(e.as_mut()).is_pending());
+    let mut fifth = scene.wait().await;
+    let third = stream(third).await;
+    assert!(poll!(fourth.as_mut()).is_pending() && poll!(fifth.as_mut()).is_pending());
+    drop(third);
+    let _fourth = stream(fourth).await;
+    assert!(poll!(fifth.as_mut()).is_pending());
     // The second handshake was for those who have been served otherwise by now.
     scene.dials.end_next(true).await;
-    let _e = stream(e).await;
+    let _fifth = stream(fifth).await;
     assert_eq!(scene.streams(), [2, 1]);
 }
 

@@ -57,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn serve(stream: TcpStream, name: String) -> anyhow::Result<()> {
     let mut first = [0; 3];
-    let spoken = tokio::time::timeout(Duration::from_secs(60), async {
+    let spoken = tokio::time::timeout(Duration::from_mins(1), async {
         while stream.peek(&mut first).await? < first.len() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
