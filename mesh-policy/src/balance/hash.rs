@@ -1,4 +1,4 @@
-//! XXH64 (Collet; `doc/xxhash_spec.md` of the xxHash project), the hash of Envoy's rings and hash policies.
+//! XXH64 (`doc/xxhash_spec.md` of the xxHash project), the hash of Envoy's rings and hash policies.
 //!
 //! Deterministic: every node maps the same key to the same endpoint.
 
