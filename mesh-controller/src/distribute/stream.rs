@@ -101,7 +101,9 @@ impl Stream {
         let Some(outstanding) = subscription.outstanding.take_if(|sent| sent.nonce == request.response_nonce) else {
             return Answer::Stale;
         };
-        subscription.acknowledged = outstanding.completes.unwrap_or(subscription.acknowledged);
+        // States that brought nothing of the type while the answer was awaited are held with it.
+        let held = outstanding.completes.max(subscription.clean_at);
+        subscription.acknowledged = held.unwrap_or(subscription.acknowledged);
         match request.error_detail {
             None => {
                 for name in outstanding.names {

@@ -173,6 +173,20 @@ fn what_is_not_answered_is_not_followed_by_more_and_the_newest_state_wins() {
 }
 
 #[test]
+fn a_state_that_brings_nothing_of_a_type_is_held_with_the_answer_that_is_due() {
+    let one = first(model(&[(1, 0)], &[]));
+    let mut stream = caught_up(&one);
+    let two = one.next(model(&[(1, 1)], &[])).unwrap();
+    let (_, workloads) = stream.response(&two).unwrap();
+    let three = two.next(model(&[(1, 1)], &[9])).unwrap();
+    let (_, policies) = stream.response(&three).unwrap();
+    assert_eq!(stream.response(&three), None);
+    stream.request(answer(&policies, None), &three);
+    stream.request(answer(&workloads, None), &three);
+    assert_eq!(stream.progress().acknowledged, three.generation);
+}
+
+#[test]
 fn a_refused_response_is_not_repeated_and_is_not_held() {
     let one = first(model(&[(1, 0), (2, 0)], &[]));
     let mut stream = caught_up(&one);

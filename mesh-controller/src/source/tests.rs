@@ -263,11 +263,11 @@ fn an_object_that_is_there_twice_counts_once() {
 #[test]
 fn documents_that_are_nothing_are_told() {
     let mut place = Place::new();
-    place.write("a.yaml", "{kind: Pod}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: ../../x}}\n---\n{apiVersion: apps/v1, kind: Deployment}\n---\n{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v, namespace: shop}}\n");
+    place.write("a.yaml", "{kind: Pod}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: ../../x}}\n---\n{apiVersion: apps/v1, kind: Deployment}\n---\n{apiVersion: networking.istio.io/v1, kind: WasmPlugin, metadata: {name: v, namespace: shop}}\n");
     assert!(place.look());
     assert_eq!(place.problems().len(), 2);
     let unsupported: Vec<_> = place.admission.ignored().keys().cloned().collect();
-    assert_eq!(unsupported, [("VirtualService".to_owned(), "shop".to_owned(), "v".to_owned())]);
+    assert_eq!(unsupported, [("WasmPlugin".to_owned(), "shop".to_owned(), "v".to_owned())]);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::{
     hbone::{self, Baggage, ConnectRequest, H2Stream, PoolKey},
     http,
     identity::Certificates,
-    reason::{Failure, Reason},
+    reason::{Failure, Reason, Retry},
     state::{Store, client::chain},
     telemetry::{Direction, Flow, Party, Security, Telemetry, Tracked, Transport},
     worker::{WorkerId, Workers},
@@ -37,6 +37,9 @@ pub struct Limits {
     /// For the pod's certificate.
     pub certificate: Duration,
 }
+
+/// How often a connection is planned anew when configuration overtakes it.
+const REPLANS: usize = 2;
 
 /// Everything that an outbound connection needs.
 pub struct Outbound {
@@ -98,7 +101,7 @@ impl Outbound {
             }
         }
         // In boxes: a connection that is carried keeps no room for what led to it.
-        match Box::pin(self.connect(&wanted, planned, &app)).await {
+        match Box::pin(self.connect_in_force(&wanted, planned, &app)).await {
             Ok((upstream, _in_flight)) => carry(&mut app, upstream).await,
             Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
         }
@@ -155,6 +158,27 @@ impl Outbound {
             settled => Some((settled, snapshot.clone())),
         };
         self.store.wait_for(self.limits.configuration, planned).await
+    }
+
+    /// Connects as planned, and by a new plan where the one that failed was overtaken: what has left the mesh meanwhile is
+    /// reached otherwise, which is no reason for the application to see a failure.
+    async fn connect_in_force(
+        &self,
+        wanted: &Wanted,
+        mut plan: Option<(Plan, Arc<Snapshot>)>,
+        app: &TcpStream,
+    ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
+        for _ in 0..REPLANS {
+            let planned_on = plan.as_ref().map(|(_, snapshot)| snapshot.clone());
+            let overtaken = || planned_on.is_some_and(|snapshot| !Arc::ptr_eq(&snapshot, &self.store.load()));
+            match self.connect(wanted, plan, app).await {
+                Err((_, failure)) if failure.reason.retry() == Retry::OtherEndpoint && overtaken() => {
+                    plan = self.plan(wanted).await;
+                }
+                settled => return settled,
+            }
+        }
+        self.connect(wanted, plan, app).await
     }
 
     /// Connects to the first candidate that answers.
@@ -217,7 +241,7 @@ impl Outbound {
                 Err(failed) => {
                     let retry = failed.1.reason.retry();
                     last = failed;
-                    if retry != crate::reason::Retry::OtherEndpoint {
+                    if retry != Retry::OtherEndpoint {
                         break;
                     }
                 }
