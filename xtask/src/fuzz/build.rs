@@ -13,6 +13,8 @@ const PROFILE: &[&str] = &[
     "lto=\"off\"",
     "debug-assertions=true",
     "overflow-checks=true",
+    "package.mesh-config.opt-level=0",
+    "package.mesh-controller.opt-level=0",
     "package.\"*\".opt-level=0",
     "package.\"*\".debug=false",
 ];

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Also load and try the kernel object on Debian's kernels 6.1 and 6.12 under emulation, and on this machine's
     #[arg(long)]
     kernels: bool,
-    /// Also fuzz every parser of foreign bytes for a minute each
+    /// Also fuzz every parser of foreign bytes for a minute each; CI always does
     #[arg(long)]
     fuzz: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.kernels {
         report::step("kernel matrix", || kernels::check(&root))?;
     }
-    if arguments.fuzz {
+    if arguments.fuzz || (ci() && !arguments.quick) {
         report::step("fuzzing", || fuzz::check(&root))?;
     }
     // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
