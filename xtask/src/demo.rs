@@ -2,7 +2,9 @@
 
 mod flows;
 mod picture;
+mod shop;
 mod story;
+mod trace;
 
 use std::{
     env, fs,
@@ -14,11 +16,12 @@ use std::{
 use anyhow::{Context, Result};
 use harness::{Binaries, Lab, LabOptions, copy_of, supervise};
 
+use self::shop::Shop;
 use crate::{lab, report, workspace};
 
 /// Build everything, run the sample shop on two simulated nodes and show what the mesh does for it
 ///
-/// On a terminal: a live picture of who calls whom while policies come and go, until Ctrl-C. Elsewhere, or with --once: the
+/// On a terminal: a live picture of who calls whom while policies and routes come and go, until Ctrl-C. Elsewhere, or with --once: the
 /// same story step by step, each step checked, and a closing table. Needs root; leaves nothing behind.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -42,12 +45,13 @@ const DEADLINE: Duration = Duration::from_mins(2);
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = workspace::root()?;
     let binaries = arguments.binaries.clone().map_or_else(lab::programs, Ok)?;
-    let shop = root.join("samples/shop");
-    let folder = copy_of(&shop.join("manifests"))?;
+    let samples = root.join("samples");
+    let folder = copy_of(&samples.join("shop/manifests"))?;
     let options = LabOptions {
         id: Some(arguments.id.clone()),
         binaries: Binaries { folder: binaries },
         deadline: DEADLINE,
+        node_arguments: trace::node_arguments(),
         ..LabOptions::new(folder.path().canonicalize().context("the copy of the manifests is gone")?)?
     };
     remove_when_interrupted(folder.path())?;
@@ -55,12 +59,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // The lab must outlive this command, and its folder too.
         let id = supervised(&options)?;
         let kept = folder.keep();
-        let told = tell(arguments, &story::Shop::new(&id, &kept, &shop.join("policies")));
+        let told = tell(arguments, &Shop::new(&id, &kept, &samples));
         how_to_reach(&id, &kept);
         return told;
     }
     let lab = report::step("two nodes and the shop", || Lab::up_with(options, |step| report::note(step)))?;
-    let told = tell(arguments, &story::Shop::new(&lab.id(), folder.path(), &shop.join("policies")));
+    let told = tell(arguments, &Shop::new(&lab.id(), folder.path(), &samples));
     report::step("clean up", || lab.down())?;
     told
 }
@@ -83,7 +87,7 @@ fn supervised(options: &LabOptions) -> Result<String> {
     })
 }
 
-fn tell(arguments: &Arguments, shop: &story::Shop) -> Result<()> {
+fn tell(arguments: &Arguments, shop: &Shop) -> Result<()> {
     if arguments.once || !report::on_terminal() { story::once(shop) } else { picture::live(shop) }
 }
 

@@ -26,7 +26,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub(crate) use self::outcome::{Failure, Outcome};
+pub(crate) use self::{
+    outcome::{Failure, Outcome},
+    tcp::hex,
+};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     instance::Instance,
-    serve::{self, Ends},
+    serve::{self, Ends, Protocol},
     stream,
 };
 
@@ -39,6 +39,9 @@ pub(crate) struct ServerOptions {
     /// Answer everything but /healthz with this status
     #[arg(long, value_name = "STATUS")]
     fail: Option<StatusCode>,
+    /// Speak HTTP/2 with prior knowledge, and not HTTP/1.1
+    #[arg(long)]
+    http2: bool,
     /// Do not log requests
     #[arg(long)]
     quiet: bool,
@@ -70,7 +73,8 @@ where
 {
     let instance = Instance::new(service, &options.version);
     let (quiet, fail) = (options.quiet, options.fail);
-    serve::http(options.port, move |request, ends| {
+    let protocol = if options.http2 { Protocol::Http2 } else { Protocol::Http1 };
+    serve::http(options.port, protocol, move |request, ends| {
         let (instance, own) = (instance.clone(), own.clone());
         async move {
             let line = (!quiet).then(|| format!("{} {} from {}", request.method(), request.uri(), ends.peer));

@@ -1,15 +1,14 @@
-//! Load: as fast as it goes, over a number of connections, for a time; one JSON object at the end.
+//! Load: as fast as it goes or at a rate, over a number of connections, for a time; one JSON object at the end.
 //!
-//! Closed loops: every connection asks again when its answer has come. Latencies are exact (all are kept), in microseconds.
+//! Closed loops, unless HTTP has a rate: every connection asks again when its answer has come. Latencies are exact (all are
+//! kept), in microseconds.
+
+mod http;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, Uri, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +24,7 @@ use crate::{
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// HTTP requests on connections that are kept
-    Http(Http),
+    Http(http::Options),
     /// New connections to an echo port, one byte there and back on each
     Connect(Tcp),
     /// Bytes there and back on connections that are kept, to an echo port
@@ -42,17 +41,6 @@ pub(crate) struct Common {
     /// For how long, in seconds
     #[arg(long, short, default_value_t = 5.0)]
     duration: f64,
-}
-
-#[derive(Args, Clone)]
-pub(crate) struct Http {
-    /// `http://HOST[:PORT]/PATH`
-    url: Uri,
-    #[command(flatten)]
-    common: Common,
-    /// A new connection for every request
-    #[arg(long)]
-    no_keep_alive: bool,
 }
 
 #[derive(Args, Clone)]
@@ -86,8 +74,8 @@ pub(crate) struct Bulk {
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Http(options) => {
-            let common = options.common.clone();
-            many(&common, |until| sessions(options.clone(), until)).await
+            let session = http::Session::new(&options);
+            many(&options.common, |until| sessions(session.clone(), until)).await
         }
         Command::Connect(options) => {
             let common = options.common.clone();
@@ -211,32 +199,6 @@ async fn sessions(session: impl Session, until: Instant) -> Count {
     count
 }
 
-impl Session for Http {
-    async fn once(&self, count: &mut Count) -> Result<(), Failure> {
-        let mut begin = Instant::now();
-        let host = self.url.authority().map_or("", |authority| authority.as_str());
-        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
-        let stream = open(self.url.host().unwrap_or_default(), self.url.port_u16().unwrap_or(80)).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let _driver = Driver(tokio::spawn(connection));
-        loop {
-            sender.ready().await?;
-            let request = Request::get(path).header("host", host).body(Empty::<Bytes>::new());
-            let request = request.map_err(|error| Failure::new(Outcome::Other, error.to_string()))?;
-            let answer = sender.send_request(request).await?;
-            let status = answer.status().as_u16();
-            let body = answer.into_body().collect().await?.to_bytes();
-            count.bytes += body.len() as u64;
-            *count.statuses.entry(status).or_default() += 1;
-            count.done(begin);
-            if self.no_keep_alive {
-                return Ok(());
-            }
-            begin = Instant::now();
-        }
-    }
-}
-
 /// `load connect`.
 impl Session for Tcp {
     async fn once(&self, count: &mut Count) -> Result<(), Failure> {
@@ -309,13 +271,4 @@ async fn open(host: &str, port: u16) -> Result<tokio::net::TcpStream, Failure> {
         Ok(inner) => inner.into(),
         Err(error) => Failure::new(Outcome::Resolve, format!("{error:#}")),
     })
-}
-
-/// A connection's task ends with its user.
-struct Driver(tokio::task::JoinHandle<hyper::Result<()>>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -9,6 +9,7 @@
 //! One program, a role by its first argument. Nothing is stored, nothing but the service addresses is configured.
 
 mod client;
+mod collector;
 mod common;
 mod fetch;
 mod instance;
@@ -50,6 +51,8 @@ enum Role {
     /// Ask as fast as it goes and tell the rate and the latencies
     #[command(subcommand)]
     Load(load::Command),
+    /// Take spans by OTLP over gRPC and print each
+    Collector(collector::Options),
     /// Do nothing: a pod to run other programs in
     Idle,
 }
@@ -70,6 +73,7 @@ async fn run(role: Role) -> Result<ExitCode> {
         Role::Echo(options) => stream::echo::run(options).await?,
         Role::Client(command) => return client::run(command).await,
         Role::Load(command) => return load::run(command).await,
+        Role::Collector(options) => collector::run(options).await?,
         Role::Idle => serve::terminated().await?,
     }
     Ok(ExitCode::SUCCESS)

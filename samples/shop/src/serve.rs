@@ -11,9 +11,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     signal::unix::{SignalKind, signal},
@@ -102,14 +106,27 @@ pub(crate) struct Ends {
     pub(crate) local: SocketAddr,
 }
 
-/// Serves HTTP/1.1 on `port`; every request goes to `answer`.
-pub(crate) async fn http<F>(port: u16, answer: impl Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static) -> Result<()>
+/// What a port speaks; nothing is guessed from the first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// With prior knowledge, without TLS.
+    Http2,
+}
+
+/// Serves HTTP on `port`; every request goes to `answer`.
+pub(crate) async fn http<F, B>(
+    port: u16,
+    protocol: Protocol,
+    answer: impl Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
+) -> Result<()>
 where
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let listener = listen(port)?;
     eprintln!("listening on port {port}");
-    connections(listener, move |stream, peer, mut ending| {
+    connections(listener, move |stream, peer, ending| {
         let answer = answer.clone();
         async move {
             let local = stream.local_addr().map_or(peer, plain);
@@ -118,18 +135,45 @@ where
                 let answer = answer(request, ends);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let mut server = http1::Builder::new();
-            // A client that has said all it wants to say still gets its answer.
-            server.half_close(true).timer(TokioTimer::new());
-            let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                () = ending.wait() => connection.as_mut().graceful_shutdown(),
+            match protocol {
+                Protocol::Http1 => serve_http1(stream, service, ending).await,
+                Protocol::Http2 => serve_http2(stream, service, ending).await,
             }
-            let _ = connection.await;
         }
     })
     .await
+}
+
+async fn serve_http1<S, B>(stream: TcpStream, service: S, mut ending: Ending)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
+{
+    let mut server = http1::Builder::new();
+    // A client that has said all it wants to say still gets its answer.
+    server.half_close(true).timer(TokioTimer::new());
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = ending.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn serve_http2<S, B>(stream: TcpStream, service: S, mut ending: Ending)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server.timer(TokioTimer::new());
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = ending.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 /// An IPv4 peer of an IPv6 socket in its own form.

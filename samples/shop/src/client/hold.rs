@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     sync::{mpsc, watch},
     task::JoinSet,
@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// A line that each sends when open and once more at the end, and that must be answered by a line
     #[arg(long)]
     line: Option<String>,
+    /// The path of a request by HTTP/1.1 in place of a line, to be answered with 200
+    #[arg(long, value_name = "PATH", conflicts_with = "line")]
+    get: Option<String>,
 }
 
 /// What a connection tells.
@@ -140,7 +143,7 @@ async fn hold(options: &Options, news: &mpsc::UnboundedSender<News>, mut ending:
     let patience = Duration::from_secs_f64(options.timeout);
     let opened = bounded(patience, async {
         let mut stream = BufReader::new(tcp::connect(&options.target, &mut Record::default()).await?);
-        exchange(&mut stream, options.line.as_deref()).await?;
+        exchange(&mut stream, options).await?;
         Ok(stream)
     });
     let mut stream = match opened.await {
@@ -157,20 +160,53 @@ async fn hold(options: &Options, news: &mpsc::UnboundedSender<News>, mut ending:
         }),
         _ = ending.changed() => {}
     }
-    match bounded(patience, exchange(&mut stream, options.line.as_deref())).await {
+    match bounded(patience, exchange(&mut stream, options)).await {
         Ok(()) => News::Held,
         Err(failure) => News::Broken(failure),
     }
 }
 
-async fn exchange(stream: &mut BufReader<TcpStream>, line: Option<&str>) -> Result<(), Failure> {
+async fn exchange(stream: &mut BufReader<TcpStream>, options: &Options) -> Result<(), Failure> {
+    let Options { target, line, get, .. } = options;
+    if let Some(path) = get {
+        return request(stream, target, path).await;
+    }
     let Some(line) = line else { return Ok(()) };
     stream.write_all(format!("{line}\n").as_bytes()).await?;
-    let mut answer = String::new();
-    if stream.read_line(&mut answer).await? == 0 {
+    read_line(stream).await.map(drop)
+}
+
+/// By hand: of ten thousand connections none shall cost more than its socket.
+async fn request(stream: &mut BufReader<TcpStream>, host: &str, path: &str) -> Result<(), Failure> {
+    let wrong = |text: &str| Failure::new(Outcome::Protocol, text);
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await?;
+    let status = read_line(stream).await?;
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(Failure::new(Outcome::Status, status.trim()));
+    }
+    let mut length = None;
+    loop {
+        let field = read_line(stream).await?;
+        let field = field.trim_end();
+        if field.is_empty() {
+            break;
+        }
+        let (name, value) = field.split_once(':').ok_or_else(|| wrong(field))?;
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().ok();
+        }
+    }
+    let mut body = vec![0; length.ok_or_else(|| wrong("an answer without content-length"))?];
+    stream.read_exact(&mut body).await?;
+    Ok(())
+}
+
+async fn read_line(stream: &mut BufReader<TcpStream>) -> Result<String, Failure> {
+    let mut line = String::new();
+    if stream.read_line(&mut line).await? == 0 {
         return Err(Failure::new(Outcome::Eof, "the peer ended instead of answering"));
     }
-    Ok(())
+    Ok(line)
 }
 
 async fn bounded<T>(patience: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

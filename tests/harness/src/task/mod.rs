@@ -11,5 +11,5 @@ mod verdict;
 
 pub use self::{
     check::Check,
-    run::{Task, Told, tasks},
+    run::{Applied, Task, Told, tasks},
 };

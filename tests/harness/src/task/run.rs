@@ -92,11 +92,12 @@ fn judge(lab: &str, expectation: &Expectation) -> Result<Option<String>> {
 }
 
 /// Manifests in a lab's folder; taken away on drop.
-struct Applied(Option<PathBuf>);
+#[derive(Debug)]
+pub struct Applied(Option<PathBuf>);
 
 impl Applied {
-    /// Puts a folder's files there all at once; a folder that does not exist is empty.
-    fn new(from: &Path, to: &Path) -> Result<Self> {
+    /// Copies the files of the folder `from` to a new folder `to`, all at once; a folder that does not exist is empty.
+    pub fn new(from: &Path, to: &Path) -> Result<Self> {
         if !from.is_dir() {
             return Ok(Self(None));
         }
