@@ -164,6 +164,11 @@ impl Tunnel {
         self.shared.retire();
     }
 
+    /// As [`Tunnel::retire`], if it has had no stream for this long.
+    pub(super) fn retire_if_idle(&self, idle: Duration) {
+        self.shared.retire_if_idle(idle);
+    }
+
     /// Closes at once, with all its streams.
     pub fn kill(&self) {
         self.retire();

@@ -2,7 +2,7 @@
 //!
 //! A pool belongs to one pod on one worker, so tunnels of two pods are never shared, whatever their identity. Whoever
 //! comes first to a destination starts a handshake; those who come meanwhile wait in line ([`Queue`]). A full tunnel gets
-//! a second beside it. A tunnel leaves the pool when it breaks, has been idle, or was made with a certificate that has
+//! a second beside it, for as long as both are needed. A tunnel leaves the pool when it breaks, has been idle, or was made with a certificate that has
 //! been renewed; in the last case its streams go on.
 
 use std::{
@@ -10,6 +10,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -163,8 +164,12 @@ async fn tunnel<D: Dial>(pool: Weak<Shared<D>>, handshake: Handshake) {
             handshake.settle(Ok(tunnel.clone()));
             shared.start(&queue);
             // A tunnel must not keep a pool that its pod has left.
+            let spare = shared.settings.spare_idle_timeout;
             drop(shared);
-            task.await;
+            let mut task = pin!(task);
+            while timeout(spare, &mut task).await.is_err() {
+                queue.retire_if_spare(&tunnel, spare);
+            }
             queue.remove(&tunnel);
         }
     }

@@ -10,6 +10,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -110,6 +111,15 @@ impl Queue {
     /// A tunnel is over.
     pub(super) fn remove(&self, tunnel: &Tunnel) {
         self.state().tunnels.retain(|other| other.id() != tunnel.id());
+    }
+
+    /// Closes a tunnel that has had no stream for a while, unless it is the one that the next stream would go into.
+    pub(super) fn retire_if_spare(&self, tunnel: &Tunnel, idle: Duration) {
+        let state = self.state();
+        let first = state.tunnels.iter().find(|other| other.is_open());
+        if first.is_some_and(|first| first.id() != tunnel.id()) {
+            tunnel.retire_if_idle(idle);
+        }
     }
 
     /// Opens no more streams in any of its tunnels. Open streams go on, and who waits gets a new one.

@@ -36,6 +36,9 @@ pub struct Settings {
     pub answer_timeout: Duration,
     /// A tunnel without streams is closed after this (MeshConfig `hboneIdleTimeout`).
     pub idle_timeout: Duration,
+    /// A tunnel without streams that stands beside another of its key is closed after this, twice that at most: what a burst
+    /// needed is not kept for the next one.
+    pub spare_idle_timeout: Duration,
     pub ping_interval: Duration,
     /// A peer that does not answer a ping for this long is gone.
     pub ping_timeout: Duration,
@@ -58,6 +61,7 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(5),
+            spare_idle_timeout: Duration::from_secs(15),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             client_streams: 100,

@@ -103,3 +103,24 @@ async fn evicted_and_dropped_pools_close_their_tunnels() {
     assert_closed(within("the end", node.ended.recv()).await.as_ref());
     assert_eq!(node.tunnels(), 2);
 }
+
+#[tokio::test]
+async fn what_a_burst_needed_is_closed_and_one_tunnel_is_kept() {
+    let client = Settings { client_streams: 2, spare_idle_timeout: Duration::from_millis(50), ..Settings::default() };
+    let (_ca, pod, mut node) = both_with(client, Settings::default()).await;
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        streams.push(pod.open(node.address, "10.0.0.2:80").await.expect("a stream"));
+    }
+    assert_eq!(pod.pool.snapshot().len(), 3);
+    let last = streams.pop();
+    streams.clear();
+    until("only the first and the busy one are left", || pod.pool.snapshot().len() == 2).await;
+    drop(last);
+    until("only the first is left", || pod.pool.snapshot().len() == 1).await;
+    for _ in 0..2 {
+        assert_closed(within("the end of a spare one", node.ended.recv()).await.as_ref());
+    }
+    pod.open(node.address, "10.0.0.2:80").await.expect("a stream");
+    assert_eq!(node.tunnels(), 3, "no new one for it");
+}
