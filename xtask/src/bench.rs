@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what the mesh costs, beside no mesh at all and Envoy tunnelling the same path.
 //!
 //! Read in this order: [`setup`] (a lab for each way to carry traffic), [`rows`] (what is measured under load), [`memory`]
-//! and [`handshakes`] (what needs a way of its own), [`sample`] (numbers), [`budget`] and [`table`] (what they are held to).
+//! and [`handshakes`] (what needs a way of its own), [`sample`] (numbers), [`budget`] and [`table`] (what they are held to);
+//! then [`l7`], the same for requests.
 //!
 //! All labs are up at the same time, and each row is measured on all of them one right after the other, round by round: what
 //! the machine does besides hits all alike. The ratios are what counts.
@@ -9,6 +10,7 @@
 mod budget;
 mod envoy;
 mod handshakes;
+mod l7;
 mod memory;
 mod proxies;
 mod rows;
@@ -18,11 +20,11 @@ mod table;
 
 use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use self::{
-    sample::{Sample, Samples},
+    sample::{Reading, Sample, Samples},
     setup::{Setup, Variant},
 };
 use crate::{ebpf, report, tools, workspace};
@@ -32,21 +34,37 @@ use crate::{ebpf, report, tools, workspace};
 /// Two simulated nodes on this machine for each. The numbers of one run compare with each other and with nothing else; let
 /// the machine do nothing besides. Needs root; leaves nothing behind.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
-    /// Also write every sample and the table to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(subcommand)]
+    layer: Option<Layer>,
+    #[command(flatten)]
+    common: Common,
     /// One short round: to see that everything works, not for figures
     #[arg(long)]
     quick: bool,
     /// Only these measurements
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_enum)]
     only: Vec<Subject>,
+}
+
+/// Without a word, it is connections that are measured.
+#[derive(clap::Subcommand)]
+enum Layer {
+    L7(l7::Arguments),
+}
+
+/// What all benchmarks want to know.
+#[derive(clap::Args)]
+struct Common {
+    /// Also write every sample and the table to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Against what
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_enum, default_values_t = Variant::ALL)]
     against: Vec<Variant>,
     /// How often each is measured; the table has the medians
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Use the programs in this folder instead of building them for release
     #[arg(long, value_name = "FOLDER")]
@@ -82,28 +100,27 @@ struct Effort {
     rest: Duration,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { json, quick, only, against, rounds, binaries } = arguments;
-    let effort = if *quick {
-        Effort { rounds: rounds.unwrap_or(1), load: Duration::from_secs(1), rest: Duration::from_secs(20) }
-    } else {
-        Effort { rounds: rounds.unwrap_or(3), load: Duration::from_millis(2500), rest: Duration::from_mins(1) }
-    };
-    ensure!(effort.rounds > 0, "--rounds 0 measures nothing");
-    let wanted = |subject: Subject| only.is_empty() || only.contains(&subject);
-    let binaries = binaries.clone().map_or_else(programs, |folder| folder.canonicalize().context("no such --binaries"))?;
-    let envoy = against.contains(&Variant::Envoy).then(|| tools::find(&tools::ENVOY)).transpose()?;
+/// One kind of load.
+trait Load {
+    /// Of its row in the table.
+    fn name(&self) -> &'static str;
+    /// Loads a setup for `time`.
+    fn measure(&self, setup: &Setup, time: Duration) -> Result<Vec<Reading>>;
+}
 
-    let place = setup::Workshop { root: workspace::root()?, binaries, envoy };
-    let setups = report::step("labs", || -> Result<Vec<Setup>> {
-        against
-            .iter()
-            .map(|variant| {
-                report::waiting(&format!("two nodes with {}", variant.text()), || Setup::up(*variant, &place))
-                    .with_context(|| format!("the lab with {}", variant.text()))
-            })
-            .collect()
-    })?;
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Arguments { layer, common, quick, only } = arguments;
+    if let Some(Layer::L7(arguments)) = layer {
+        return l7::run(arguments);
+    }
+    let rounds = |usual| common.rounds.unwrap_or(usual);
+    let effort = if *quick {
+        Effort { rounds: rounds(1), load: Duration::from_secs(1), rest: Duration::from_secs(20) }
+    } else {
+        Effort { rounds: rounds(3), load: Duration::from_millis(2500), rest: Duration::from_mins(1) }
+    };
+    let wanted = |subject: Subject| only.is_empty() || only.contains(&subject);
+    let setups = common.set_up(setup::L4)?;
 
     let mut samples = Samples::default();
     // First, while the proxies have not seen anything else.
@@ -115,15 +132,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             one_round(&setups, effort, round, &wanted, &mut samples)
         })?;
     }
-
-    let lines = table::lines(&samples);
-    println!("{}", table::render(&lines, against));
-    if let Some(file) = json {
-        let text = json!({ "machine": machine()?, "rounds": effort.rounds, "quick": quick, "table": lines, "samples": samples });
-        workspace::write_atomically(file, serde_json::to_string_pretty(&text)?.as_bytes())?;
-        report::note(format_args!("{} samples in {}", samples.len(), file.display()));
-    }
+    common.tell(effort.rounds, effort.load, &samples)?;
     report::step("clean up", || setups.into_iter().try_for_each(Setup::down))
+}
+
+impl Common {
+    /// A lab for each way to carry traffic.
+    fn set_up(&self, plan: setup::Plan) -> Result<Vec<Setup>> {
+        let Self { json: _, against, rounds: _, binaries } = self;
+        let binaries = binaries.clone().map_or_else(programs, |folder| folder.canonicalize().context("no such --binaries"))?;
+        let envoy = against.contains(&Variant::Envoy).then(|| tools::find(&tools::ENVOY)).transpose()?;
+        let place = setup::Workshop { root: workspace::root()?, binaries, envoy, plan };
+        report::step("labs", || {
+            let up = |variant: &Variant| {
+                report::waiting(&format!("two nodes with {}", variant.text()), || Setup::up(*variant, &place))
+                    .with_context(|| format!("the lab with {}", variant.text()))
+            };
+            against.iter().map(up).collect()
+        })
+    }
+
+    /// The table, and the file if one is wanted.
+    fn tell(&self, rounds: u32, load: Duration, samples: &Samples) -> Result<()> {
+        let lines = table::lines(samples);
+        println!("{}", table::render(&lines, &self.against));
+        if let Some(file) = &self.json {
+            let seconds = load.as_secs_f64();
+            let text = json!({ "machine": machine()?, "rounds": rounds, "seconds": seconds, "table": lines, "samples": samples });
+            workspace::write_atomically(file, serde_json::to_string_pretty(&text)?.as_bytes())?;
+            report::note(format_args!("{} samples in {}", samples.len(), file.display()));
+        }
+        Ok(())
+    }
 }
 
 fn one_round(
@@ -134,24 +174,29 @@ fn one_round(
     samples: &mut Samples,
 ) -> Result<()> {
     for row in rows::ROWS.iter().filter(|row| wanted(row.subject)) {
-        for setup in setups {
-            if round == 1 {
-                // Connections, certificates and caches stand before the clock starts.
-                row.measure(setup, Duration::from_millis(300))?;
-            }
-            let found = row.measure(setup, effort.load).with_context(|| format!("{} with {}", row.name, setup.variant.text()))?;
-            note(&found, row.name, setup.variant);
-            samples.extend(found.into_iter().map(|reading| Sample::new(round, row.name, setup.variant, reading)));
-        }
+        measure_all(row, setups, effort.load, round, samples)?;
     }
     if wanted(Subject::Handshakes) {
         let alone = handshakes::in_memory(&setups[0], effort.load)?;
         for setup in setups.iter().filter(|setup| setup.variant != Variant::None) {
             let found = handshakes::measure(setup, effort.load, &alone)
                 .with_context(|| format!("handshakes with {}", setup.variant.text()))?;
-            note(&found, handshakes::ROW, setup.variant);
-            samples.extend(found.into_iter().map(|reading| Sample::new(round, handshakes::ROW, setup.variant, reading)));
+            keep(found, handshakes::ROW, setup.variant, round, samples);
         }
+    }
+    Ok(())
+}
+
+/// One load on all setups, one right after the other.
+fn measure_all(load: &impl Load, setups: &[Setup], time: Duration, round: u32, samples: &mut Samples) -> Result<()> {
+    for setup in setups {
+        let failed = || format!("{} with {}", load.name(), setup.variant.text());
+        if round == 1 {
+            // Connections, certificates and caches stand before the clock starts.
+            load.measure(setup, Duration::from_millis(300)).with_context(failed)?;
+        }
+        let found = load.measure(setup, time).with_context(failed)?;
+        keep(found, load.name(), setup.variant, round, samples);
     }
     Ok(())
 }
@@ -163,8 +208,7 @@ fn measure_memory(setups: &[Setup], effort: Effort, samples: &mut Samples) -> Re
         let (before, found) =
             report::waiting(&format!("10 000 connections through {}", setup.variant.text()), || memory::fill(setup))
                 .with_context(|| format!("idle connections with {}", setup.variant.text()))?;
-        note(&found, memory::ROW, setup.variant);
-        samples.extend(found.into_iter().map(|reading| Sample::new(1, memory::ROW, setup.variant, reading)));
+        keep(found, memory::ROW, setup.variant, 1, samples);
         idle.push(before);
     }
     if meshes.is_empty() {
@@ -172,17 +216,17 @@ fn measure_memory(setups: &[Setup], effort: Effort, samples: &mut Samples) -> Re
     }
     report::waiting(&format!("resting for {} s", effort.rest.as_secs()), || thread::sleep(effort.rest));
     for (setup, before) in meshes.into_iter().zip(idle) {
-        let found = memory::after_burst(setup, &before)?;
-        note(&found, memory::ROW, setup.variant);
-        samples.extend(found.into_iter().map(|reading| Sample::new(1, memory::ROW, setup.variant, reading)));
+        keep(memory::after_burst(setup, &before)?, memory::ROW, setup.variant, 1, samples);
     }
     Ok(())
 }
 
-fn note(found: &[sample::Reading], row: &str, variant: Variant) {
+/// Tells what was found, and adds it to the samples.
+fn keep(found: Vec<Reading>, row: &'static str, variant: Variant, round: u32, samples: &mut Samples) {
     let values: Vec<String> =
         found.iter().map(|reading| format!("{} {}", sample::figure(reading.value), reading.metric.unit())).collect();
     report::note(format_args!("{row:<28} {:<9} {}", variant.text(), values.join(", ")));
+    samples.extend(found.into_iter().map(|reading| Sample::new(round, row, variant, reading)));
 }
 
 /// Builds what is measured, for release; the folder where it is.

@@ -24,13 +24,18 @@ pub(super) fn of(row: &str, metric: Metric) -> Option<Budget> {
         ("bulk, other node", Metric::CpuPerGigabyte) => Budget::MostOfEnvoy(0.9),
         ("1 B, other node", Metric::P50) => Budget::MostAdded(90.0),
         ("HTTP × 64, other node", Metric::PerSecond) => Budget::LeastOfNoMesh(0.40),
-        ("HTTP × 64, other node", Metric::CpuPerRequest) => Budget::Most(35.0),
+        ("HTTP × 64, other node" | "HTTP/1.1 × 64, one hop" | "HTTP/2 × 64, one hop", Metric::CpuPerRequest) => {
+            Budget::Most(35.0)
+        }
         ("connect, other node", Metric::PerSecond) => Budget::Least(1500.0),
         ("connect, other node", Metric::CpuPerConnection) => Budget::Most(0.25),
         (super::handshakes::ROW, Metric::OfRustls) => Budget::Least(0.75),
-        (super::memory::ROW, Metric::Idle) => Budget::Most(15.0),
+        (super::memory::ROW | super::l7::ONE_HOP | super::l7::TWO_HOPS, Metric::Idle) => Budget::Most(15.0),
         (super::memory::ROW, Metric::Client1k | Metric::Server1k | Metric::Client10k | Metric::Server10k) => Budget::Most(5.0),
         (super::memory::ROW, Metric::BurstOverIdle) => Budget::Most(1.5),
+        ("HTTP/1.1 × 64, two hops" | "HTTP/2 × 64, two hops", Metric::CpuPerRequest) => Budget::Most(90.0),
+        ("HTTP/1.1 × 64, two hops" | "HTTP/2 × 64, two hops", Metric::PerSecond) => Budget::LeastOfNoMesh(0.20),
+        (super::l7::ONE_HOP | super::l7::TWO_HOPS, Metric::Client10k | Metric::Server10k) => Budget::Most(12.0),
         _ => return None,
     })
 }
@@ -88,9 +93,11 @@ mod tests {
     #[test]
     fn every_budget_belongs_to_a_row() {
         let metrics = [Metric::GigabitsPerSecond, Metric::P50, Metric::CpuPerGigabyte, Metric::PerSecond, Metric::CpuPerRequest];
-        let held = |name: &&str| metrics.iter().any(|metric| of(name, *metric).is_some());
+        let held = |name: &&'static str| metrics.iter().any(|metric| of(name, *metric).is_some());
         let rows = super::super::rows::ROWS.iter().map(|row| row.name).filter(held).count();
         // All but the rows whose cost is shown only: HTTP and connections on the same node, 1 KiB to the other.
         assert_eq!(rows, 7);
+        // Of requests, those at 64 connections: two protocols, one hop and two.
+        assert_eq!(super::super::l7::names().filter(held).count(), 4);
     }
 }

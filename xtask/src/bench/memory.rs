@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Subject,
+    Load, Subject,
     proxies::Proxies,
     rows::ROWS,
     sample::{Metric, Reading},
@@ -20,7 +20,7 @@ use super::{
 pub(super) const ROW: &str = "memory";
 
 const FEW: f64 = 1_000.0;
-const MANY: f64 = 10_000.0;
+pub(super) const MANY: f64 = 10_000.0;
 /// New connections a second: a burst that no listener's queue overflows from.
 const RATE: &str = "2500";
 /// For buffers of the handshakes to be given back, on either end.
@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// Resident bytes of the client's proxy and of the server's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Resident(f64, f64);
+pub(super) struct Resident(pub(super) f64, pub(super) f64);
 
 /// Opens 10 000 connections to the other node and closes them; what was resident before, and the readings.
 pub(super) fn fill(setup: &Setup) -> Result<(Resident, Vec<Reading>)> {
@@ -38,13 +38,14 @@ pub(super) fn fill(setup: &Setup) -> Result<(Resident, Vec<Reading>)> {
     }
     let proxies = setup.proxies()?.context("no mesh has no proxies")?;
     let before = settled(&proxies)?;
-    let few = Held::open(setup, FEW)?;
+    let target = setup.target(Placement::OtherNode, Port::Echo)?.to_string();
+    let line = ["--line", "x"];
+    let few = Held::open(setup, &target, FEW, &line)?;
     let at_few = settled(&proxies)?;
-    let more = Held::open(setup, MANY - FEW)?;
+    let more = Held::open(setup, &target, MANY - FEW, &line)?;
     let at_many = settled(&proxies)?;
     drop((few, more));
 
-    let each = |after: f64, before: f64, count: f64| (after - before) / count / 1024.0;
     let reading = |metric, value| Reading { metric, value };
     let readings = vec![
         reading(Metric::Idle, before.larger()),
@@ -54,6 +55,11 @@ pub(super) fn fill(setup: &Setup) -> Result<(Resident, Vec<Reading>)> {
         reading(Metric::Server10k, each(at_many.1, before.1, MANY)),
     ];
     Ok((before, readings))
+}
+
+/// KiB for one of `count` connections.
+pub(super) fn each(after: f64, before: f64, count: f64) -> f64 {
+    (after - before) / count / 1024.0
 }
 
 /// What is resident now; `before` is what was before the burst.
@@ -69,27 +75,26 @@ pub(super) fn after_burst(setup: &Setup, before: &Resident) -> Result<Vec<Readin
 
 impl Resident {
     /// In MB.
-    fn larger(&self) -> f64 {
+    pub(super) fn larger(&self) -> f64 {
         self.0.max(self.1) / 1e6
     }
 }
 
-fn settled(proxies: &Proxies) -> Result<Resident> {
+pub(super) fn settled(proxies: &Proxies) -> Result<Resident> {
     thread::sleep(SETTLE);
     let (client, server) = proxies.resident()?;
     Ok(Resident(client, server))
 }
 
 /// Idle connections, as long as this lives.
-struct Held(Child);
+pub(super) struct Held(Child);
 
 impl Held {
-    /// Each has carried a line there and back when this returns.
-    fn open(setup: &Setup, count: f64) -> Result<Self> {
-        let target = setup.target(Placement::OtherNode, Port::Echo)?.to_string();
+    /// Each has carried what `exchange` says there and back when this returns.
+    pub(super) fn open(setup: &Setup, target: &str, count: f64, exchange: &[&str]) -> Result<Self> {
         let count = count.to_string();
-        let hold = ["shop", "client", "hold", &target, "--count", &count, "--rate", RATE, "--timeout", "60", "--line", "x"];
-        let mut held = Self(setup.spawn(&hold)?);
+        let hold = ["shop", "client", "hold", target, "--count", &count, "--rate", RATE, "--timeout", "60"];
+        let mut held = Self(setup.spawn(&[&hold, exchange].concat())?);
         let output = held.0.stdout.take().context("the standard output is a pipe")?;
         all_open(BufReader::new(output).lines())?;
         Ok(held)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{
-    Subject,
+    Load, Subject,
     sample::{Metric, Reading},
     setup::{Placement, Port, Setup},
 };
@@ -31,9 +31,12 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "connect, other node", subject: Subject::Connect, placement: Placement::OtherNode },
 ];
 
-impl Row {
-    /// Loads for `time`.
-    pub(super) fn measure(&self, setup: &Setup, time: Duration) -> Result<Vec<Reading>> {
+impl Load for Row {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn measure(&self, setup: &Setup, time: Duration) -> Result<Vec<Reading>> {
         let port = match self.subject {
             Subject::Bulk => Port::Sink,
             Subject::Http => Port::Http,
@@ -49,14 +52,21 @@ impl Row {
             Subject::Connect => &["connect", &host, &port, "--concurrency", "16"],
             _ => &["rr", &host, &port],
         };
-        let proxies = setup.proxies()?;
-        let cpu = || proxies.map(|proxies| proxies.cpu_seconds()).transpose();
-        let before = cpu()?;
-        let told = setup.ask(&[&["shop", "load"], load, &["--duration", &seconds]].concat())?;
-        let used = cpu()?.zip(before).map(|(after, before)| after - before);
+        let (told, used) = under_load(setup, &[load, &["--duration", &seconds]].concat())?;
         self.readings(&told, used)
     }
+}
 
+/// Runs `shop load` in the client's pod; what it told, and the CPU seconds of the proxies meanwhile.
+pub(super) fn under_load(setup: &Setup, words: &[&str]) -> Result<(Value, Option<f64>)> {
+    let proxies = setup.proxies()?;
+    let cpu = || proxies.map(|proxies| proxies.cpu_seconds()).transpose();
+    let before = cpu()?;
+    let told = setup.ask(&[&["shop", "load"], words].concat())?;
+    Ok((told, cpu()?.zip(before).map(|(after, before)| after - before)))
+}
+
+impl Row {
     fn readings(&self, told: &Value, used: Option<f64>) -> Result<Vec<Reading>> {
         let number = |path: &str| told.pointer(path).and_then(Value::as_f64).with_context(|| format!("no {path} in {told}"));
         let (operations, gigabytes) = (number("/operations")?, number("/bytes")? / 1e9);

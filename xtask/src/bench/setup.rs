@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Child,
     time::Duration,
 };
@@ -93,19 +93,37 @@ pub(super) enum Port {
     Echo,
     Sink,
     Http,
+    /// With prior knowledge.
+    Http2,
 }
 
 impl Port {
-    pub(super) const ALL: [Self; 3] = [Self::Echo, Self::Sink, Self::Http];
+    /// Carried as bytes.
+    pub(super) const L4: [Self; 3] = [Self::Echo, Self::Sink, Self::Http];
 
     pub(super) fn number(self) -> u16 {
         match self {
             Self::Echo => 9001,
             Self::Sink => 9002,
             Self::Http => 9080,
+            Self::Http2 => 9082,
         }
     }
 }
+
+/// What is carried, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Of its labs' names.
+    pub(super) prefix: &'static str,
+    /// The folder's content.
+    pub(super) manifest: fn() -> String,
+    /// Starts Envoy on both nodes.
+    pub(super) envoys: fn(&Path, &Setup) -> Result<Envoys>,
+}
+
+/// Connections.
+pub(super) const L4: Plan = Plan { prefix: "bench", manifest, envoys: Envoys::tunnelling };
 
 /// What setups are made with.
 pub(super) struct Workshop {
@@ -113,6 +131,7 @@ pub(super) struct Workshop {
     pub(super) binaries: PathBuf,
     /// Only if it takes part.
     pub(super) envoy: Option<PathBuf>,
+    pub(super) plan: Plan,
 }
 
 /// A lab with its traffic carried by `variant`.
@@ -122,6 +141,8 @@ pub(super) struct Setup {
     pub(super) folder: PathBuf,
     /// Where our own programs are.
     pub(super) binaries: PathBuf,
+    /// Which Envoy, and how it is set up; none if it takes no part.
+    envoy: Option<(PathBuf, Plan)>,
     /// Before the lab: they run in it.
     envoys: Option<Envoys>,
     pub(super) lab: Lab,
@@ -129,23 +150,52 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn up(variant: Variant, workshop: &Workshop) -> Result<Self> {
-        let Workshop { root, binaries, envoy } = workshop;
-        let folder = workspace::target(root).join("keelson/bench").join(variant.word());
+        let Workshop { root, binaries, envoy, plan } = workshop;
+        let folder = workspace::target(root).join("keelson").join(plan.prefix).join(variant.word());
         let manifests = folder.join("manifests");
-        workspace::write_atomically(&manifests.join("bench.yaml"), manifest().as_bytes())?;
+        workspace::write_atomically(&manifests.join("bench.yaml"), (plan.manifest)().as_bytes())?;
         let lab = Lab::up(LabOptions {
-            id: Some(format!("bench{}", variant.word())),
+            id: Some(format!("{}{}", plan.prefix, variant.word())),
             binaries: Binaries { folder: binaries.clone() },
             deadline: DEADLINE,
             ..if variant == Variant::Keelson { LabOptions::new(manifests)? } else { LabOptions::plain(manifests)? }
         })?;
         reuse_ports(&lab)?;
-        let mut setup = Self { variant, folder, binaries: binaries.clone(), envoys: None, lab };
-        if variant == Variant::Envoy {
-            let program = envoy.as_deref().context("Envoy was not fetched")?;
-            setup.envoys = Some(Envoys::start(program, &setup)?);
-        }
+        let envoy = match variant {
+            Variant::Envoy => Some((envoy.clone().context("Envoy was not fetched")?, *plan)),
+            Variant::None | Variant::Keelson => None,
+        };
+        let mut setup = Self { variant, folder, binaries: binaries.clone(), envoy, envoys: None, lab };
+        setup.start_envoys()?;
         Ok(setup)
+    }
+
+    fn start_envoys(&mut self) -> Result<()> {
+        // The old ones end first: the new ones take their addresses.
+        self.envoys = None;
+        if let Some((program, plan)) = &self.envoy {
+            self.envoys = Some((plan.envoys)(program, self)?);
+        }
+        Ok(())
+    }
+
+    /// New processes in place of both proxies, which remember nothing.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        if self.variant == Variant::Keelson {
+            self.lab.restart_node("node-1")?;
+            self.lab.restart_node("node-2")?;
+        }
+        self.start_envoys()
+    }
+
+    /// Empties all logs of the lab: a line for each request of a whole run would fill the machine's memory.
+    pub(super) fn empty_logs(&self) -> Result<()> {
+        for entry in fs::read_dir(self.lab.status().logs)? {
+            let path = entry?.path();
+            let emptied = fs::OpenOptions::new().write(true).open(&path).and_then(|log| log.set_len(0));
+            emptied.with_context(|| format!("cannot empty {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Where the client dials.
@@ -190,7 +240,7 @@ impl Setup {
     }
 
     pub(super) fn down(self) -> Result<()> {
-        let Self { variant, envoys, lab, .. } = self;
+        let Self { variant, folder: _, binaries: _, envoy: _, envoys, lab } = self;
         drop(envoys);
         lab.down().with_context(|| format!("the lab with {}", variant.text()))
     }
@@ -223,10 +273,15 @@ fn service(placement: Placement) -> IpAddr {
 
 /// The folder: plain TCP services, and a policy that lets the client in by its identity.
 fn manifest() -> String {
-    let mut documents = vec![
-        "{apiVersion: v1, kind: Namespace, metadata: {name: bench, labels: {istio.io/dataplane-mode: keelson}}}".to_owned(),
-        "{apiVersion: v1, kind: Node, metadata: {name: node-1}}".to_owned(),
-        "{apiVersion: v1, kind: Node, metadata: {name: node-2}}".to_owned(),
+    let http = Port::Http.number();
+    let containers = format!(
+        "
+  - {{name: echo, command: [shop, echo], readinessProbe: {{tcpSocket: {{port: 9001}}}}}}
+  - {{name: http, command: [shop, details, --quiet, --port, '{http}'], readinessProbe: {{tcpSocket: {{port: {http}}}}}}}"
+    );
+    let ports = Port::L4.map(|port| format!("{{name: tcp-{0}, port: {0}}}", port.number())).join(", ");
+    let mut documents = parties(&containers, &ports);
+    documents.push(
         "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -235,6 +290,16 @@ spec:
   rules:
   - from: [{source: {principals: [cluster.local/ns/bench/sa/client]}}]"
             .to_owned(),
+    );
+    documents.join("\n---\n") + "\n"
+}
+
+/// Documents of both nodes, the client, and of a server on each node with its service.
+pub(super) fn parties(containers: &str, ports: &str) -> Vec<String> {
+    let mut documents = vec![
+        "{apiVersion: v1, kind: Namespace, metadata: {name: bench, labels: {istio.io/dataplane-mode: keelson}}}".to_owned(),
+        "{apiVersion: v1, kind: Node, metadata: {name: node-1}}".to_owned(),
+        "{apiVersion: v1, kind: Node, metadata: {name: node-2}}".to_owned(),
         "
 apiVersion: v1
 kind: Pod
@@ -252,8 +317,6 @@ spec:
             Placement::SameNode => "node-1",
             Placement::OtherNode => "node-2",
         };
-        let ports = Port::ALL.map(|port| format!("{{name: tcp-{0}, port: {0}}}", port.number())).join(", ");
-        let http = Port::Http.number();
         documents.push(format!(
             "
 apiVersion: v1
@@ -262,9 +325,7 @@ metadata: {{name: {name}, namespace: bench, labels: {{app: {name}}}, annotations
 spec:
   nodeName: {node}
   serviceAccountName: {name}
-  containers:
-  - {{name: echo, command: [shop, echo], readinessProbe: {{tcpSocket: {{port: 9001}}}}}}
-  - {{name: http, command: [shop, details, --quiet, --port, '{http}'], readinessProbe: {{tcpSocket: {{port: {http}}}}}}}
+  containers:{containers}
 ---
 apiVersion: v1
 kind: Service
@@ -272,7 +333,7 @@ metadata: {{name: {name}, namespace: bench}}
 spec: {{clusterIP: {address}, clusterIPs: [{address}], selector: {{app: {name}}}, ports: [{ports}]}}"
         ));
     }
-    documents.join("\n---\n") + "\n"
+    documents
 }
 
 /// The identity of a pod of the bench, in Keelson's trust domain.

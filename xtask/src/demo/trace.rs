@@ -31,7 +31,8 @@ pub(super) struct Collector {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Span {
     trace: String,
-    span: String,
+    #[serde(rename = "span")]
+    id: String,
     parent: Option<String>,
     pub(super) service: String,
     name: String,
@@ -61,7 +62,7 @@ impl Collector {
         let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spans: Vec<Span> = spans.iter().filter(|span| span.trace == parent.trace).cloned().collect();
         spans.sort_by_key(|span| span.began_us);
-        let known: BTreeSet<&str> = spans.iter().map(|span| span.span.as_str()).chain([parent.span.as_str()]).collect();
+        let known: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).chain([parent.span.as_str()]).collect();
         let lost = spans.iter().find(|span| span.parent.as_deref().is_none_or(|parent| !known.contains(parent)));
         ensure!(lost.is_none(), "the parent of {lost:?} is missing");
         Ok(Trace { root: parent.span.clone(), spans })
@@ -119,7 +120,7 @@ impl Trace {
         for span in self.spans.iter().filter(|span| span.parent.as_deref() == Some(parent)) {
             let who = format!("{}{} ({})", "  ".repeat(depth), span.service, span.kind);
             lines.push(format!("{who:<36} {:>8.1} ms  {}", span.took_us as f64 / 1000.0, span.name));
-            self.draw(&span.span, depth + 1, lines);
+            self.draw(&span.id, depth + 1, lines);
         }
     }
 }
@@ -130,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_trace_is_drawn_as_the_tree_it_is() {
-        let span = |span: &str, parent: &str, service: &str| Span {
+        let span = |id: &str, parent: &str, service: &str| Span {
             trace: "t".into(),
-            span: span.into(),
+            id: id.into(),
             parent: Some(parent.into()),
             service: service.into(),
             name: "n".into(),
