@@ -27,7 +27,10 @@ use crate::{
     hbone, http,
     identity::{Aliases, Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
     inbound::{Deliverer, Inbound},
-    outbound::{Dialer, Limits, Outbound},
+    outbound::{
+        Dialer, Limits, Outbound,
+        names::{self, Names, SystemResolver},
+    },
     state::{Client, Reporter, Store, client::chain, disk::StateFile},
     telemetry::{AccessForm, OtlpExporter, Telemetry},
     worker::Workers,
@@ -74,8 +77,12 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let (connected, is_connected) = watch::channel(false);
     let reporter = Reporter::new(config.name.clone(), controller.clone(), token(&config.token_file), is_connected);
     let draining = watch::Sender::new(false);
+    let names = Names::new(SystemResolver::new(&config.resolv_conf), names::PATIENCE);
+    names.show(&telemetry.metrics);
     let readiness = Arc::new(Readiness { behind_foreign: AtomicBool::new(false), draining });
     let settings = hbone::Settings { drain_timeout: config.drain, ..hbone::Settings::default() };
+
+    let requests = http::Limits { head: config.http_head_timeout, body: config.http_body_timeout, ..http::Limits::default() };
 
     let marks = kernel.marks();
     let outbound = Arc::new(Outbound {
@@ -87,8 +94,9 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         certificates: certificates.clone(),
         telemetry: telemetry.clone(),
         limits: Limits { configuration: config.configuration_wait, certificate: config.certificate_wait },
-        http: http::Limits::default(),
+        http: requests.clone(),
         mirrors,
+        names,
         draining: readiness.draining.subscribe(),
     });
     let inbound = Arc::new(Inbound {
@@ -98,7 +106,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         certificates: certificates.clone(),
         telemetry: telemetry.clone(),
         hbone: settings.clone(),
-        http: http::Limits::default(),
+        http: requests,
         patience: config.configuration_wait,
         draining: readiness.draining.subscribe(),
     });

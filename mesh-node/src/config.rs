@@ -80,6 +80,18 @@ pub struct Config {
     #[arg(long, env = "KEELSON_CONNECT_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
 
+    /// How long the head of a request may take, from its first byte to its last
+    #[arg(long, env = "KEELSON_HTTP_HEAD_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub http_head_timeout: Duration,
+
+    /// How long a client may send nothing of a request's body that its server waits for; gRPC's streams may be silent for longer
+    #[arg(long, env = "KEELSON_HTTP_BODY_TIMEOUT", default_value = "5m", value_parser = duration)]
+    pub http_body_timeout: Duration,
+
+    /// Servers of names for endpoints of ServiceEntries that have a name and no address (resolution DNS); read anew when it changes
+    #[arg(long, env = "KEELSON_RESOLV_CONF", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+
     /// Connections that one pod may have open
     #[arg(long, env = "KEELSON_POD_CONNECTIONS", default_value_t = 200_000)]
     pub pod_connections: usize,

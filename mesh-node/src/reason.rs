@@ -80,6 +80,8 @@ reasons! {
     NoEndpointInScope = "NO_ENDPOINT_IN_SCOPE", Server, Later, "CONNECT";
     /// The service's ready endpoints have failed this client too often and are left out for a time (outlierDetection).
     EndpointsEjected = "ENDPOINTS_EJECTED", Server, Later, "CONNECT";
+    /// The endpoint has a name and no address, and the node found none: is the name right, and are the servers of names reached?
+    NameNotResolved = "NAME_NOT_RESOLVED", Server, OtherEndpoint, "CONNECT";
     /// Nothing listens at the destination's address and port.
     ConnectRefused = "CONNECT_REFUSED", Server, OtherEndpoint, "CONNECT";
     /// The destination did not answer in time: is it down, or a NetworkPolicy closing its port?
@@ -132,6 +134,8 @@ reasons! {
     UpstreamOverflow = "UPSTREAM_OVERFLOW", Mesh, Later, "UO";
     /// The client's request broke off before its end.
     RequestBroken = "REQUEST_BROKEN", Client, Never, "DR";
+    /// The client did not come to an end with the head of its request, or sent nothing more of its body, for too long.
+    RequestSlow = "REQUEST_SLOW", Client, Never, "SI";
     /// The client reset the connection.
     ClientReset = "CLIENT_RESET", Client, Never, "-";
     /// The server reset the connection.

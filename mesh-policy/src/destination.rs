@@ -1,6 +1,6 @@
 //! Where a captured connection goes.
 //!
-//! [`plan`] turns the address that an application dialled into one of four things to do. Services are resolved
+//! [`plan`] turns the address that an application dialled into one of five things to do. Services are resolved
 //! here, and nowhere else: nobody's load balancer is asked. A service has several endpoints, so that what it
 //! gives is [`Candidates`], drawn one by one while the caller connects: another is tried before the application
 //! sees a failure.
@@ -16,9 +16,10 @@ use fastrand::Rng;
 use crate::{
     balance::{InFlight, MAX_TRIES, NoEndpoint, Picker, Pool, Query, Retry, Standing, hash_address},
     model::{
-        Balance, HashKey, Identity, OutboundPolicy, RoutingMode, Service, Snapshot, TrafficPolicy, TunnelProtocol,
-        VirtualAddress, Workload, WorkloadUid,
+        Balance, HashKey, Identity, RoutingMode, Service, Snapshot, TrafficPolicy, TunnelProtocol, VirtualAddress, Workload,
+        WorkloadUid,
     },
+    outside,
 };
 
 /// The port of a workload's own address that speaks HBONE.
@@ -31,11 +32,14 @@ pub enum Plan {
     Passthrough { address: SocketAddr, service: Option<Arc<Service>> },
     /// To the first candidate that answers.
     Connect(Candidates),
+    /// The address is nobody's, and the port one that ServiceEntries of TLS declare: ask [`plan_named`] with the server name
+    /// that the connection begins with.
+    Unnamed { address: SocketAddr },
     /// The address lies inside the mesh and is not loaded: plan again when the snapshot has changed, and refuse
     /// once a bound has passed.
     Wait { refusal: Refusal },
-    /// To nowhere.
-    Refused { refusal: Refusal },
+    /// To nowhere; the service that was meant, if one was.
+    Refused { refusal: Refusal, service: Option<Arc<Service>> },
 }
 
 /// Why a connection is refused before anything was dialled. The code is stable: logs, metrics and the command
@@ -99,6 +103,8 @@ impl From<NoEndpoint> for Refusal {
 pub enum Hop {
     /// In plain TCP.
     Direct { address: SocketAddr, workload: Arc<Workload> },
+    /// In plain TCP to the address that was dialled, which is nobody's of the mesh.
+    Outside { address: SocketAddr },
     /// In plain TCP to an endpoint that has a name only (ServiceEntry resolution DNS): look it up first.
     DirectByName { hostname: Arc<str>, port: u16, workload: Arc<Workload> },
     /// To a workload that this node has captured: judge its policies here, no TLS.
@@ -109,12 +115,14 @@ pub enum Hop {
 }
 
 impl Hop {
-    pub fn workload(&self) -> &Arc<Workload> {
+    /// None: nobody's.
+    pub fn workload(&self) -> Option<&Arc<Workload>> {
         match self {
             Self::Direct { workload, .. }
             | Self::DirectByName { workload, .. }
             | Self::SameNode { workload, .. }
-            | Self::Hbone { workload, .. } => workload,
+            | Self::Hbone { workload, .. } => Some(workload),
+            Self::Outside { .. } => None,
         }
     }
 }
@@ -133,8 +141,9 @@ pub type StandingOf<'a> = dyn Fn(&Pool, u16, &TrafficPolicy) -> Standing + 'a;
 /// [`plan`] for a client that has seen endpoints fail.
 pub fn plan_with(snapshot: &Snapshot, source: &Workload, original: SocketAddr, standing: &StandingOf<'_>) -> Plan {
     let dialled = SocketAddr::new(original.ip().to_canonical(), original.port());
+    let service = snapshot.service_at(dialled.ip()).filter(|service| service.exports.include(&source.namespace));
     let workload = snapshot.workload_at(dialled.ip()).filter(|workload| workload.network == source.network);
-    match (snapshot.service_at(dialled.ip()), workload) {
+    match (service, workload) {
         (Some(service), Some(workload)) if !is_own_address(service, dialled.ip()) => to_workload(workload, dialled, None),
         (Some(service), workload) if service.load_balancing.mode == RoutingMode::Passthrough => match workload {
             Some(workload) => to_workload(workload, dialled, Some(service)),
@@ -142,7 +151,29 @@ pub fn plan_with(snapshot: &Snapshot, source: &Workload, original: SocketAddr, s
         },
         (Some(service), _) => to_service(snapshot, source, service, dialled, standing),
         (None, Some(workload)) => to_workload(workload, dialled, None),
-        (None, None) => to_unknown(snapshot, dialled),
+        (None, None) => to_unknown(snapshot, source, dialled, standing),
+    }
+}
+
+/// The plan of a connection whose plan was [`Plan::Unnamed`], by its server name; None: it has none.
+pub fn plan_named(
+    snapshot: &Snapshot,
+    source: &Workload,
+    original: SocketAddr,
+    server_name: Option<&str>,
+    standing: &StandingOf<'_>,
+) -> Plan {
+    let dialled = SocketAddr::new(original.ip().to_canonical(), original.port());
+    let named = server_name.and_then(|name| outside::by_server_name(snapshot, source, dialled.port(), name));
+    match named.or_else(|| outside::by_port(snapshot, source, dialled.port())) {
+        Some(entry) if entry.load_balancing.mode == RoutingMode::Passthrough => {
+            Plan::Passthrough { address: dialled, service: Some(entry.clone()) }
+        }
+        Some(entry) => to_service(snapshot, source, entry, dialled, standing),
+        None => match outside::unnamed(snapshot) {
+            Ok(()) => Plan::Passthrough { address: dialled, service: None },
+            Err(refusal) => Plan::Refused { refusal, service: None },
+        },
     }
 }
 
@@ -166,12 +197,12 @@ fn to_service(
     let query = Query { policy, hash: hash_of_connection(policy, source), ..plain };
     match pool.candidates(&query, &standing(pool, dialled.port(), policy)) {
         Ok(picker) => Plan::Connect(Candidates::new(service.clone(), picker.at_most(MAX_TRIES), Some(dialled.ip()))),
-        Err(lack) => Plan::Refused { refusal: lack.into() },
+        Err(lack) => Plan::Refused { refusal: lack.into(), service: Some(service.clone()) },
     }
 }
 
 /// A connection has one key, where it comes from; those of requests are not in sight.
-fn hash_of_connection(policy: &TrafficPolicy, source: &Workload) -> Option<u64> {
+pub fn hash_of_connection(policy: &TrafficPolicy, source: &Workload) -> Option<u64> {
     match &policy.balance {
         Balance::Hash { key: HashKey::SourceAddress, .. } => source.addresses.first().copied().map(hash_address),
         Balance::Hash { key: HashKey::Header(_) | HashKey::Cookie(_) | HashKey::Query(_), .. }
@@ -193,15 +224,19 @@ pub fn to_dialled_workload(workload: &Arc<Workload>, dialled: SocketAddr, servic
     Candidates { endpoints, service: service.cloned(), dialled: Some(dialled.ip()) }
 }
 
-fn to_unknown(snapshot: &Snapshot, dialled: SocketAddr) -> Plan {
-    let mesh = snapshot.mesh();
-    if mesh.contains(dialled.ip()) && !snapshot.is_node_address(dialled.ip()) {
+/// To the address dialled, which is nobody's: for a ServiceEntry that says so, if any.
+pub fn to_dialled_address(dialled: SocketAddr, service: Option<&Arc<Service>>) -> Candidates {
+    Candidates { endpoints: Endpoints::Outside(Some(dialled)), service: service.cloned(), dialled: Some(dialled.ip()) }
+}
+
+fn to_unknown(snapshot: &Snapshot, source: &Workload, dialled: SocketAddr, standing: &StandingOf<'_>) -> Plan {
+    if !outside::is_outside(snapshot, source, dialled.ip()) {
         return Plan::Wait { refusal: Refusal::UnknownAddress };
     }
-    match mesh.outbound_policy {
-        OutboundPolicy::AllowAny => Plan::Passthrough { address: dialled, service: None },
-        OutboundPolicy::RegistryOnly => Plan::Refused { refusal: Refusal::RegistryOnly },
+    if outside::waits_for_a_name(snapshot, source, dialled) {
+        return Plan::Unnamed { address: dialled };
     }
+    plan_named(snapshot, source, dialled, None, standing)
 }
 
 /// Where one connection may go, the best first. It owns what it needs: no snapshot is kept alive by it.
@@ -216,6 +251,8 @@ pub struct Candidates {
 enum Endpoints {
     /// The workload whose address was dialled, until it has been handed out.
     Dialled(Option<(Arc<Workload>, u16)>),
+    /// The address that was dialled, which is nobody's, until it has been handed out.
+    Outside(Option<SocketAddr>),
     Balanced(Picker),
 }
 
@@ -231,9 +268,14 @@ impl Candidates {
     pub fn at_most(self, most: usize) -> Self {
         let endpoints = match self.endpoints {
             Endpoints::Balanced(picker) => Endpoints::Balanced(picker.at_most(most)),
-            dialled @ Endpoints::Dialled(_) => dialled,
+            one @ (Endpoints::Dialled(_) | Endpoints::Outside(_)) => one,
         };
         Self { endpoints, ..self }
+    }
+
+    /// Whether they are one workload or address that was dialled itself: nothing is chosen among.
+    pub fn is_dialled(&self) -> bool {
+        matches!(self.endpoints, Endpoints::Dialled(_) | Endpoints::Outside(_))
     }
 
     /// The service whose address was dialled, or that was routed to.
@@ -249,6 +291,7 @@ impl Candidates {
     pub fn next_hop(&mut self, is_local: &dyn Fn(&WorkloadUid) -> bool, in_flight: &dyn InFlight, rng: &mut Rng) -> Option<Hop> {
         let (workload, port) = match &mut self.endpoints {
             Endpoints::Dialled(once) => once.take()?,
+            Endpoints::Outside(once) => return once.take().map(|address| Hop::Outside { address }),
             Endpoints::Balanced(picker) => {
                 let member = picker.pick(in_flight, rng)?;
                 (member.workload.clone(), member.target_port)
@@ -268,6 +311,7 @@ impl Candidates {
     ) -> Option<Hop> {
         let (workload, port) = match &mut self.endpoints {
             Endpoints::Dialled(once) => once.take()?,
+            Endpoints::Outside(once) => return once.take().map(|address| Hop::Outside { address }),
             Endpoints::Balanced(picker) => {
                 let member = picker.pick_again(retry, in_flight, rng)?;
                 (member.workload.clone(), member.target_port)
@@ -297,7 +341,7 @@ impl Candidates {
     fn address_of(&self, workload: &Workload) -> Option<IpAddr> {
         let first = workload.addresses.first().copied();
         match self.endpoints {
-            Endpoints::Dialled(_) => self.dialled,
+            Endpoints::Dialled(_) | Endpoints::Outside(_) => self.dialled,
             Endpoints::Balanced(_) => self.dialled.map_or(first, |dialled| workload.address_like(dialled)),
         }
     }

@@ -17,13 +17,15 @@ pub use answer::{
 use backend::{Asked, Place};
 
 use crate::{
-    binding::{self, Addressed, bind},
-    destination::{Plan, Refusal, plan},
+    balance::Standing,
+    binding::{self, Addressed, Bound, Unaddressed, bind},
+    destination::{Plan, Refusal, plan, plan_named},
     http::Request,
     model::{
-        BackendRef, HttpAction, HttpMatch, HttpRule, Rewrite, Routes, Service, ServiceKey, Snapshot, Target, TunnelProtocol,
-        Workload,
+        BackendRef, HttpAction, HttpMatch, HttpRule, Rewrite, Routes, RoutingMode, Service, ServiceKey, Snapshot, Target,
+        TunnelProtocol, Workload,
     },
+    outside,
     routing::{self, Selected},
 };
 
@@ -38,9 +40,16 @@ pub struct Question<'a> {
     pub request: Option<Request<'a>>,
 }
 
+/// Stands for whatever address a client finds for the host of a ServiceEntry that has none itself (RFC 5737: nobody's).
+pub const ANY_OUTSIDE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
 /// The address that a client gets for a host, which may be short for one of its namespace's services: the service's own,
-/// or that of the first endpoint where it has none. None: no service of that name has an address.
+/// or that of the first endpoint where it has none; [`ANY_OUTSIDE`] for the host of a ServiceEntry without address. None: no
+/// service of that name has an address.
 pub fn resolve(snapshot: &Snapshot, source: &Workload, host: &str) -> Option<std::net::IpAddr> {
+    if outside::by_name(snapshot, source, host).is_some_and(|entry| entry.addresses.is_empty()) {
+        return Some(ANY_OUTSIDE);
+    }
     let named = |service: &&std::sync::Arc<Service>| binding::names(host, service, &source.namespace);
     let exact = |service: &&std::sync::Arc<Service>| *service.hostname == *host;
     let service = snapshot.services().find(exact).or_else(|| snapshot.services().find(named))?;
@@ -52,11 +61,16 @@ pub fn resolve(snapshot: &Snapshot, source: &Workload, host: &str) -> Option<std
 /// Follows a client's connection or request through the model.
 pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Explanation {
     let Question { source, dialled, sni: _, request } = question;
-    let bound = request.as_ref().and_then(|request| Some((request, bind(snapshot, source, *dialled)?)));
-    let addressed = bound.and_then(|(request, bound)| Some((request, bound.address(snapshot, source, request.host)?)));
-    match addressed {
-        Some((request, addressed)) => explain_request(snapshot, question, request, &addressed),
-        None => explain_connection(snapshot, question),
+    let bound = request.as_ref().and_then(|request| Some((request, bind(snapshot, source, *dialled)?.into_bound())));
+    let Some((request, bound)) = bound else { return explain_connection(snapshot, question) };
+    match bound.address(snapshot, source, request.host) {
+        Ok(addressed) => explain_request(snapshot, question, request, &bound, &addressed),
+        Err(Unaddressed::Gone(_)) => explain_connection(snapshot, question),
+        Err(Unaddressed::Refused(refusal)) => {
+            let mut explanation = begin(source, *dialled, BoundTo::Refused { code: refusal.code() }, true);
+            explanation.answer = Some(Answer::NotRegistered);
+            explanation
+        }
     }
 }
 
@@ -64,11 +78,15 @@ fn explain_request(
     snapshot: &Snapshot,
     question: &Question<'_>,
     request: &Request<'_>,
+    bound: &Bound,
     addressed: &Addressed<'_>,
 ) -> Explanation {
     let Question { source, dialled, .. } = *question;
     let Addressed { service, port, dialled: workload } = *addressed;
     let bound = match (workload, service) {
+        (None, Some(service)) if bound.to == binding::BoundTo::Outside => {
+            BoundTo::Entry { service: service.key().to_string(), port }
+        }
         (Some(workload), service) => {
             BoundTo::Workload { workload: name_of(workload), service: service.map(|service| service.key().to_string()) }
         }
@@ -78,7 +96,8 @@ fn explain_request(
     let mut explanation = begin(source, dialled, bound, true);
     let asked = Asked { snapshot, source, dialled, request: Some(request) };
     let itself = Place { service, port, subset: None, workload };
-    let Some(routes) = addressed.routes(snapshot, source) else {
+    let Some(routes) = addressed.routes(snapshot, source, request.host) else {
+        explanation.treatment = is_captured(source).then(|| Treatment::of(&HttpAction::default(), &snapshot.http().retry));
         explanation.backends.push(asked.backend(&itself, 1, 1, None));
         return explanation;
     };
@@ -147,19 +166,24 @@ fn explain_connection(snapshot: &Snapshot, question: &Question<'_>) -> Explanati
     let Question { source, dialled, sni, request: _ } = *question;
     let refused = |refusal: Refusal| BoundTo::Refused { code: refusal.code() };
     let asked = Asked { snapshot, source, dialled, request: None };
-    let planned = plan(snapshot, source, dialled);
+    let planned = match plan(snapshot, source, dialled) {
+        Plan::Unnamed { address } => plan_named(snapshot, source, address, sni, &|_, _, _| Standing::default()),
+        planned => planned,
+    };
+    let by_name = service_by_address(snapshot, source, dialled).is_none();
     let service = match &planned {
-        Plan::Passthrough { address: _, service } => {
-            let service = service.as_ref().map(|service| service.key().to_string());
-            return begin(source, dialled, BoundTo::Passthrough { service }, false);
+        Plan::Passthrough { address: _, service: Some(service) } => Some(service.clone()),
+        Plan::Passthrough { address: _, service: None } => {
+            return begin(source, dialled, BoundTo::Passthrough { service: None }, false);
         }
         Plan::Wait { refusal } => return begin(source, dialled, BoundTo::Unknown { code: refusal.code() }, false),
         // A service whose endpoints all fail is explained with what it has.
-        Plan::Refused { refusal } => match snapshot.service_at(dialled.ip()) {
+        Plan::Refused { refusal, service } => match service {
             Some(service) if service.port(dialled.port()).is_some() => Some(service.clone()),
-            _ => return begin(source, dialled, refused(*refusal), false),
+            Some(_) | None => return begin(source, dialled, refused(*refusal), false),
         },
         Plan::Connect(candidates) => candidates.service().cloned(),
+        Plan::Unnamed { .. } => unreachable!("a plan by name is final"),
     };
     let workload = snapshot.workload_at(dialled.ip());
     let Some(service) = service else {
@@ -170,11 +194,16 @@ fn explain_connection(snapshot: &Snapshot, question: &Question<'_>) -> Explanati
         explanation.backends.push(asked.backend(&itself, 1, 1, None));
         return explanation;
     };
-    let bound = BoundTo::Service { service: service.key().to_string(), port: dialled.port() };
+    let (key, port) = (service.key().to_string(), dialled.port());
+    let bound = match (by_name, service.load_balancing.mode) {
+        (true, _) => BoundTo::Entry { service: key, port },
+        (false, RoutingMode::Passthrough) => BoundTo::Passthrough { service: Some(key) },
+        (false, _) => BoundTo::Service { service: key, port },
+    };
     let mut explanation = begin(source, dialled, bound, false);
     let itself = Place { service: Some(&service), port: dialled.port(), subset: None, workload: None };
     let source_ip = source.addresses.first().copied().unwrap_or(dialled.ip());
-    let routes = snapshot.routes(&service.key(), dialled.port(), &source.namespace);
+    let routes = snapshot.routes_for(&service, dialled.port(), &source.namespace, sni);
     let followed = routes.and_then(|routes| {
         let by_tls = sni.and_then(|_| routing::select_tls_rule(routes, source, sni, source_ip, dialled.ip()));
         let by_tls = by_tls.map(|rule| (&rule.origin, &rule.backends));
@@ -198,6 +227,10 @@ fn explain_connection(snapshot: &Snapshot, question: &Question<'_>) -> Explanati
         explanation.backends.push(asked.routed(&itself, backend, total, None));
     }
     explanation
+}
+
+fn service_by_address<'a>(snapshot: &'a Snapshot, source: &Workload, dialled: SocketAddr) -> Option<&'a std::sync::Arc<Service>> {
+    snapshot.service_at(dialled.ip()).filter(|service| service.exports.include(&source.namespace))
 }
 
 fn begin(source: &Workload, dialled: SocketAddr, bound: BoundTo, http: bool) -> Explanation {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::{
     balance::InFlight,
     model::{
-        AppProtocol, Health, LoadBalancing, Locality, NetworkMode, PortMapping, Service, ServiceKey, ServicePort, TrustDomain,
-        TunnelProtocol, VirtualAddress, Workload, WorkloadKind, WorkloadUid,
+        AppProtocol, Exports, Health, LoadBalancing, Locality, NetworkMode, PortMapping, Service, ServiceKey, ServicePort,
+        TrustDomain, TunnelProtocol, VirtualAddress, Workload, WorkloadKind, WorkloadUid,
     },
 };
 
@@ -60,6 +60,7 @@ pub(crate) fn service(name: &str, addresses: &[&str], ports: &[(u16, u16)]) -> S
         ports: ports.iter().map(port).collect(),
         subject_alt_names: Vec::new(),
         load_balancing: LoadBalancing::default(),
+        exports: Exports::Everywhere,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod destination;
 pub mod explain;
 pub mod http;
 pub mod model;
+pub mod outside;
 pub mod routing;
 
 #[cfg(test)]

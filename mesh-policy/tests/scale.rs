@@ -8,8 +8,8 @@ use std::{
 use mesh_policy::{
     destination::{Plan, plan},
     model::{
-        AppProtocol, Health, LoadBalancing, Locality, Model, NetworkMode, Service, ServicePort, TrustDomain, TunnelProtocol,
-        VirtualAddress, Workload, WorkloadKind, WorkloadUid,
+        AppProtocol, Exports, Health, LoadBalancing, Locality, Model, NetworkMode, Service, ServicePort, TrustDomain,
+        TunnelProtocol, VirtualAddress, Workload, WorkloadKind, WorkloadUid,
     },
 };
 
@@ -49,6 +49,7 @@ fn service(number: u32) -> Service {
         ports: vec![ServicePort { service_port: 80, target_port: 8080, protocol: AppProtocol::Http11 }],
         subject_alt_names: Vec::new(),
         load_balancing: LoadBalancing::default(),
+        exports: Exports::Everywhere,
     }
 }
 

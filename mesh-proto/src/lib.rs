@@ -61,4 +61,6 @@ pub mod type_url {
     pub const LABELS: &str = "type.googleapis.com/keelson.config.v1.Labels";
     pub const MESH: &str = "type.googleapis.com/keelson.mesh.v1.Mesh";
     pub const REQUEST_MATCH: &str = "type.googleapis.com/keelson.config.v1.RequestMatch";
+    /// An extension of `Service`.
+    pub const EXPORTS: &str = "type.googleapis.com/keelson.config.v1.Exports";
 }

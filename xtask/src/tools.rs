@@ -85,6 +85,23 @@ pub(crate) const ENVOY: Tool = Tool {
     },
 };
 
+/// The tests of HTTP/2 that its implementers share; written in Go.
+const H2SPEC_VERSION: &str = "2.2.1";
+
+/// The path of h2spec in the cache; builds it with Go, which takes seconds, when it is not there.
+pub(crate) fn h2spec() -> Result<PathBuf> {
+    let path = installed("h2spec", H2SPEC_VERSION, "h2spec")?;
+    if !path.exists() {
+        report::note(format_args!("h2spec {H2SPEC_VERSION} is missing: go install"));
+        let module = format!("github.com/summerwind/h2spec/cmd/h2spec@v{H2SPEC_VERSION}+incompatible");
+        let mut go = Command::new("go");
+        go.args(["install", &module]).env("GOBIN", path.parent().context("a program lies in a folder")?);
+        workspace::output(&mut go).context("h2spec needs Go to be built")?;
+        ensure!(path.exists(), "{module} has no program h2spec");
+    }
+    Ok(path)
+}
+
 /// The path of a tool in the cache; fetches or builds it when it is not there.
 pub(crate) fn find(tool: &Tool) -> Result<PathBuf> {
     let path = installed(tool.program, tool.version, tool.program)?;

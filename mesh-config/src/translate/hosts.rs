@@ -39,12 +39,21 @@ impl<'a> Hosts<'a> {
         }
     }
 
+    /// The services whose own name is the longest wildcard that stands for a name which is no service's itself.
+    pub(super) fn standing_for(&self, name: &str) -> Vec<&'a Draft> {
+        if self.by_name.contains_key(name) {
+            return Vec::new();
+        }
+        let wild = self.by_name.iter().filter(|(host, _)| host.starts_with('*') && covers(host, name));
+        wild.max_by_key(|(host, _)| host.len()).map(|(_, drafts)| drafts.clone()).unwrap_or_default()
+    }
+
     /// What a destination means: of several with one name that of the namespace, then a Kubernetes Service, then the
-    /// first by namespace.
+    /// first by namespace. A name that is no service's may be one that a ServiceEntry's wildcard stands for.
     pub(super) fn destination(&self, host: &str, namespace: &str) -> Option<&'a Draft> {
-        let drafts = self.by_name.get(host)?;
-        let rank = |draft: &&&Draft| (&*draft.service.namespace != namespace, draft.source.kind != Kind::Service);
-        drafts.iter().min_by_key(rank).copied()
+        let drafts = self.by_name.get(host).cloned().unwrap_or_else(|| self.standing_for(host));
+        let rank = |draft: &&Draft| (&*draft.service.namespace != namespace, draft.source.kind != Kind::Service);
+        drafts.into_iter().min_by_key(rank)
     }
 }
 

@@ -13,6 +13,7 @@ use mesh_policy::model::{self, HealthPolicy, LoadBalancing, RoutingMode, Service
 
 use super::{
     Report, Settings, balancing,
+    exports::Exports,
     network::{address, block},
     protocol,
     selector::Labels,
@@ -175,6 +176,7 @@ fn of_kubernetes(
                 service.metadata.annotations.as_ref(),
                 namespace.and_then(|metadata| metadata.annotations.as_ref()),
             ),
+            exports: model::Exports::Everywhere,
         },
         waypoint: WaypointName::of(&service.metadata, &name.namespace, namespace),
         source,
@@ -198,20 +200,22 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
     let mut tell = |level, code, field: &str, text: &str| {
         report.tell(source.clone(), Message::new(level, code, field, text));
     };
-    if matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns) {
-        let text = "names are not resolved in this version: endpoints without an address are not reached";
+    if spec.resolution == Resolution::DynamicDns {
+        let text = "hosts are not resolved as they are asked for: endpoints that have an address alone are reached";
         tell(Level::Warning, Code::NotHonoured, "spec.resolution", text);
-    }
-    if !(spec.export_to.is_empty() || spec.export_to.iter().any(|namespace| namespace == "*")) {
-        tell(Level::Warning, Code::NotHonoured, "spec.exportTo", "every namespace sees the entry");
     }
     let ranges: Vec<_> = (spec.addresses.iter())
         .filter_map(|text| block(text))
         .map(|range| VirtualAddress { network: "".into(), range })
         .collect();
     if ranges.is_empty() {
-        tell(Level::Info, Code::NoAddress, "spec.addresses", "no address: connections are not recognised by address");
+        let text = "no address: recognised by the requests' hosts, by server names, on ports of TCP by the port";
+        tell(Level::Info, Code::NoAddress, "spec.addresses", text);
     }
+    let exports = match Exports::of(&spec.export_to, &[], &name.namespace) {
+        Exports::Everyone => model::Exports::Everywhere,
+        Exports::Only(namespaces) => model::Exports::To(namespaces),
+    };
     let namespace = namespace_of(objects, &name.namespace);
     let http_enabled = protocol::http_enabled(Some(&entry.metadata), namespace);
     let mut ports = Vec::new();
@@ -246,6 +250,7 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
                 ports: wire_ports.clone(),
                 subject_alt_names: spec.subject_alt_names.iter().map(|name| name.as_str().into()).collect(),
                 load_balancing: load_balancing.clone(),
+                exports: exports.clone(),
             },
             source: source.clone(),
             ports: ports.clone(),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use mesh_policy::model::{
-    Authorization, Clause, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset, TrafficPolicy,
-    TrafficRule, VirtualAddress, WorkloadUid,
+    Authorization, Clause, Exports, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset,
+    TrafficPolicy, TrafficRule, VirtualAddress, WorkloadUid,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -90,6 +90,9 @@ fn print(translation: &Translation) -> String {
             writeln!(line, "  {} -> {} {:?}", port.service_port, port.target_port, port.protocol).unwrap();
         }
         writeln!(line, "  {:?}", service.load_balancing).unwrap();
+        if let Exports::To(namespaces) = &service.exports {
+            writeln!(line, "  exported to {namespaces:?}").unwrap();
+        }
         if !service.subject_alt_names.is_empty() {
             writeln!(line, "  sans {:?}", service.subject_alt_names).unwrap();
         }

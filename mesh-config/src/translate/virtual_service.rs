@@ -52,7 +52,7 @@ pub(super) fn routes(sources: Sources<'_>, of_gateway_api: &Table, report: &mut 
     let roots = roots(sources, report);
     let scopes = scopes(sources, &roots, report);
     let mut table = Table::new();
-    for (service, by_consumer) in &scopes {
+    for (service, (draft, by_consumer)) in &scopes {
         let everybody = by_consumer.get(&None).map_or(&[][..], |found| found);
         for (consumer, candidates) in by_consumer {
             let mut ranked = candidates.clone();
@@ -60,7 +60,7 @@ pub(super) fn routes(sources: Sources<'_>, of_gateway_api: &Table, report: &mut 
                 ranked.extend(everybody.iter().map(|candidate| Candidate { rank: Rank::Public, ..*candidate }));
             }
             ranked.sort();
-            let scope = Scope { sources, roots: &roots, service, consumer, candidates: &ranked, of_gateway_api };
+            let scope = Scope { sources, roots: &roots, service, draft, consumer, candidates: &ranked, of_gateway_api };
             scope.add(&mut table, report);
         }
     }
@@ -146,27 +146,32 @@ struct Candidate {
 
 type Consumer = Option<Arc<str>>;
 
-fn scopes(
-    sources: Sources<'_>,
-    roots: &[Root<'_>],
-    report: &mut Report,
-) -> BTreeMap<ServiceKey, BTreeMap<Consumer, Vec<Candidate>>> {
-    let mut scopes: BTreeMap<ServiceKey, BTreeMap<Consumer, Vec<Candidate>>> = BTreeMap::new();
+/// Services by the names that routes are for: their own, or one that a ServiceEntry's wildcard stands for.
+type Scopes<'a> = BTreeMap<ServiceKey, (&'a service::Draft, BTreeMap<Consumer, Vec<Candidate>>)>;
+
+fn scopes<'a>(sources: Sources<'a>, roots: &[Root<'_>], report: &mut Report) -> Scopes<'a> {
+    let mut scopes = Scopes::new();
     for (index, root) in roots.iter().enumerate() {
         let mut seen = BTreeSet::new();
         for (host_index, host) in root.hosts.iter().enumerate() {
             let field = format!("spec.hosts[{host_index}]");
             let mut tell = |level, code, text: String| report.tell(root.key(), Message::new(level, code, &field, text));
-            let services = sources.hosts.matching(host);
+            let itself = |draft: &'a service::Draft| (draft.service.key(), draft);
+            let standing = |draft: &'a service::Draft| {
+                let hostname = host.as_str().into();
+                (ServiceKey { hostname, ..draft.service.key() }, draft)
+            };
+            let own = sources.hosts.matching(host).into_iter().map(itself);
+            let services: Vec<_> = own.chain(sources.hosts.standing_for(host).into_iter().map(standing)).collect();
             if services.is_empty() {
                 let hint = if host.matches('.').count() == 1 { " (a short name has no dot)" } else { "" };
                 tell(Level::Warning, Code::TargetNotFound, format!("no service has the name {host}{hint}"));
             }
-            for draft in services {
-                if !seen.insert(draft.service.key()) {
+            for (key, draft) in services {
+                if !seen.insert(key.clone()) {
                     continue;
                 }
-                let by_consumer = scopes.entry(draft.service.key()).or_default();
+                let (_, by_consumer) = scopes.entry(key).or_insert_with(|| (draft, BTreeMap::new()));
                 for (consumer, rank) in consumers(root, draft, &mut tell) {
                     let candidate = Candidate { rank, specificity: Reverse(specificity(host)), root: index, host: host_index };
                     by_consumer.entry(consumer).or_default().push(candidate);
@@ -213,7 +218,10 @@ struct Place<'a> {
 struct Scope<'a> {
     sources: Sources<'a>,
     roots: &'a [Root<'a>],
+    /// The name that the routes are for.
     service: &'a ServiceKey,
+    /// The service that has it, or stands for it.
+    draft: &'a service::Draft,
     consumer: &'a Consumer,
     candidates: &'a [Candidate],
     of_gateway_api: &'a Table,
@@ -221,8 +229,7 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn add(&self, table: &mut Table, report: &mut Report) {
-        let services = self.sources.hosts.matching(&self.service.hostname);
-        let Some(draft) = services.into_iter().find(|draft| draft.service.key() == *self.service) else { return };
+        let draft = self.draft;
         let mut carried = Carried::default();
         for port in &draft.service.ports {
             use AppProtocol::{Grpc, Http2, Http11, Tcp, Tls, Unknown};

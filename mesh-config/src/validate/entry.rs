@@ -25,6 +25,13 @@ pub(super) fn service_entry(spec: &ServiceEntrySpec) -> Vec<Problem> {
     if ranges && !matches!(spec.resolution, Resolution::None | Resolution::Static) {
         problems.push(Problem::new("spec.addresses", Cause::Exclusive { other: "a resolution by DNS when they are ranges" }));
     }
+    let by_dns = matches!(spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+    if by_dns && spec.endpoints.is_empty() && spec.workload_selector.is_none() {
+        for (index, host) in spec.hosts.iter().enumerate().filter(|(_, host)| host.starts_with('*')) {
+            let wanted = "a name that can be looked up: with resolution DNS and no endpoints";
+            problems.push(Problem::new(format!("spec.hosts[{index}]"), Cause::form(host, wanted)));
+        }
+    }
     if spec.workload_selector.is_some() && !spec.endpoints.is_empty() {
         problems.push(Problem::new("spec.endpoints", Cause::Exclusive { other: "workloadSelector" }));
     }

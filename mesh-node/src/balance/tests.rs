@@ -13,9 +13,9 @@ use mesh_policy::{
         outlier::{Cause, Judgement, Outcome},
     },
     model::{
-        AppProtocol, Balance, ConnectionLimits, Document, Health, LoadBalancing, Locality, Model, NetworkMode, OutlierDetection,
-        RetryBudget, Service, ServiceKey, ServicePort, Snapshot, Subset, TrafficKey, TrafficPolicy, TrafficRule, TrustDomain,
-        TunnelProtocol, Warmup, Workload, WorkloadKind, WorkloadUid,
+        AppProtocol, Balance, ConnectionLimits, Document, Exports, Health, LoadBalancing, Locality, Model, NetworkMode,
+        OutlierDetection, RetryBudget, Service, ServiceKey, ServicePort, Snapshot, Subset, TrafficKey, TrafficPolicy,
+        TrafficRule, TrustDomain, TunnelProtocol, Warmup, Workload, WorkloadKind, WorkloadUid,
     },
 };
 
@@ -346,6 +346,7 @@ fn service(name: &str) -> Service {
         ports: vec![ServicePort { service_port: PORT, target_port: 8080, protocol: AppProtocol::Http11 }],
         subject_alt_names: Vec::new(),
         load_balancing: LoadBalancing::default(),
+        exports: Exports::Everywhere,
     }
 }
 

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     balance::Permit,
     enrol::pod::InFlightGuard,
+    outbound::seen_of,
     reason::{Failure, Reason},
     telemetry::{Cluster, Direction, Flow, Party, RequestFacts, RequestRecord, ResponseFlags, Security, Side, Transport},
 };
@@ -53,7 +54,8 @@ enum Wanted {
 /// What upstream connections are told apart by, beside the pod that they belong to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    workload: WorkloadUid,
+    /// None: nobody's.
+    workload: Option<WorkloadUid>,
     address: Option<SocketAddr>,
     via: Via,
     /// The far half is told which service its connection is for.
@@ -71,7 +73,7 @@ enum Via {
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     pub(super) lease: Lease<Place>,
-    pub(super) in_flight: InFlightGuard,
+    pub(super) in_flight: Option<InFlightGuard>,
     pub(super) permit: Option<Permit>,
     /// From the sending of the request to the answer's head.
     pub(super) took: Duration,
@@ -122,10 +124,10 @@ impl Attempts<'_> {
         // Counted until the attempt has its answer.
         let mut _retrying: Option<Permit> = None;
         loop {
-            *trying = Some(hop.workload().uid.clone());
+            *trying = hop.workload().map(|workload| workload.uid.clone());
             let result = self.one(&hop, retries + 1, record).await;
-            if let Some(seen) = seen(&result) {
-                self.judge_endpoint(&hop.workload().uid, seen);
+            if let (Some(seen), Some(workload)) = (seen(&result), hop.workload()) {
+                self.judge_endpoint(&workload.uid, seen);
             }
             if !self.is_worth_another(&result) {
                 return result;
@@ -166,7 +168,7 @@ impl Attempts<'_> {
         record.routed(self.client.node.telemetry.path(flow.clone(), self.cluster()));
         let mut inbound = match hop {
             Hop::SameNode { address, workload } => Some(self.arrive(*address, workload, flow)?),
-            Hop::Direct { .. } | Hop::DirectByName { .. } | Hop::Hbone { .. } => None,
+            Hop::Direct { .. } | Hop::DirectByName { .. } | Hop::Hbone { .. } | Hop::Outside { .. } => None,
         };
         let RetryPolicy { per_try_timeout, .. } = self.forward.retry;
         let sending = self.send(hop, number, inbound.as_ref());
@@ -191,7 +193,7 @@ impl Attempts<'_> {
 
     async fn send(&self, hop: &Hop, number: u32, inbound: Option<&RequestRecord>) -> Result<Answer, ExchangeError> {
         let client = self.client;
-        let in_flight = client.pod.in_flight.enter(&hop.workload().uid);
+        let in_flight = hop.workload().map(|workload| client.pod.in_flight.enter(&workload.uid));
         let (place, version) = (self.place(hop), self.forward.version);
         let mut lease = self.lease(&place, hop, Wanted::Any).await?;
         let gone = || ExchangeError::Gone("the request's body".into());
@@ -328,7 +330,7 @@ impl Attempts<'_> {
     fn flow(&self, hop: &Hop) -> Flow {
         let mut flow = self.client.tracked.flow().clone();
         flow.service = self.forward.service.cloned();
-        flow.destination = Party { workload: Some(hop.workload().clone()), identity: None };
+        flow.destination = Party { workload: hop.workload().cloned(), identity: None };
         match hop {
             Hop::Hbone { address, expected, .. } => {
                 flow.destination_address = Some(*address);
@@ -340,7 +342,7 @@ impl Attempts<'_> {
                 flow.destination_address = Some(*address);
                 flow.destination.identity = Some(workload.identity());
             }
-            Hop::Direct { address, .. } => flow.destination_address = Some(*address),
+            Hop::Direct { address, .. } | Hop::Outside { address } => flow.destination_address = Some(*address),
             Hop::DirectByName { .. } => {}
         }
         flow
@@ -354,11 +356,7 @@ fn seen(result: &Result<Answer, ExchangeError>) -> Option<Seen> {
             let grpc = answer.response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok());
             Some(grpc.map_or_else(|| Seen::Status(answer.response.status().as_u16()), Seen::Grpc))
         }
-        Err(ExchangeError::Connect(failure)) => match failure.reason {
-            Reason::ConnectDenied | Reason::Overload | Reason::CertificatePending | Reason::UpstreamOverflow => None,
-            Reason::ConnectTimeout => Some(Seen::TimedOut),
-            _ => Some(Seen::ConnectFailed),
-        },
+        Err(ExchangeError::Connect(failure)) => seen_of(failure.reason),
         Err(ExchangeError::Send(error)) => (error.kind != SendErrorKind::RequestBody).then_some(Seen::ConnectFailed),
         Err(ExchangeError::PerTryTimeout(_)) => Some(Seen::TimedOut),
         Err(_) => None,
@@ -367,12 +365,13 @@ fn seen(result: &Result<Answer, ExchangeError>) -> Option<Seen> {
 
 pub(super) fn place(hop: &Hop, forward: &Forward<'_>) -> Place {
     let (address, via) = match hop {
-        Hop::Direct { address, .. } => (Some(*address), Via::Direct),
+        Hop::Direct { address, .. } | Hop::Outside { address } => (Some(*address), Via::Direct),
         Hop::DirectByName { .. } => (None, Via::Direct),
         Hop::SameNode { address, .. } => (Some(*address), Via::SameNode),
         Hop::Hbone { address, .. } => (Some(*address), Via::Hbone),
     };
-    Place { workload: hop.workload().uid.clone(), address, via, service: forward.service.map(|service| service.key()) }
+    let workload = hop.workload().map(|workload| workload.uid.clone());
+    Place { workload, address, via, service: forward.service.map(|service| service.key()) }
 }
 
 /// The destination's policy, on a request that both halves of which are here.

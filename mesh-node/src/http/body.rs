@@ -7,7 +7,10 @@
 use std::{
     fmt, mem,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -122,6 +125,19 @@ impl Body {
         self
     }
 
+    /// A request's body, which breaks off when its client sends nothing for `idle`, with a look at whether it has. gRPC's may be
+    /// silent: its streams wait for what happens.
+    #[must_use]
+    pub(super) fn of_request(self, headers: &HeaderMap, idle: Duration) -> (Self, Stall) {
+        if self.is_done() || speaks_grpc(headers) {
+            return (self, Stall(None));
+        }
+        let stalled = Arc::new(AtomicBool::new(false));
+        let tell = stalled.clone();
+        let body = self.within(Some(idle), None).on_end(move |ended| tell.store(ended.how == Ending::Idle, Relaxed));
+        (body, Stall(Some((stalled, idle))))
+    }
+
     /// Whether there is nothing (more) to come. False for a body whose end is not known yet.
     pub fn is_done(&self) -> bool {
         self.ended || self.source.is_end_stream()
@@ -145,6 +161,16 @@ impl Body {
             }
             (_, None) => polled,
         }
+    }
+}
+
+/// Whether the client has left its request's body unfinished for too long.
+pub(super) struct Stall(Option<(Arc<AtomicBool>, Duration)>);
+
+impl Stall {
+    /// How long was waited.
+    pub(super) fn after(&self) -> Option<Duration> {
+        self.0.as_ref().filter(|(stalled, _)| stalled.load(Relaxed)).map(|(_, idle)| *idle)
     }
 }
 

@@ -12,7 +12,8 @@ use http::{
 };
 use hyper::{Request, Response, body::Incoming};
 use mesh_policy::{
-    model::{Backend, HeaderOps, HttpAction, Identity, Rewrite, Snapshot, Target},
+    binding::{Addressed, BoundTo, Unaddressed},
+    model::{Backend, HttpAction, Identity, Rewrite, Snapshot, Target, Workload},
     routing::{self, Selected},
 };
 use tokio::time::{Instant, sleep};
@@ -24,7 +25,7 @@ use super::{
     body::Body,
     convert::{self, Upgrade},
     cors,
-    destination::Forward,
+    destination::{self, Forward},
     error::ExchangeError,
     facts::{BadRequest, Facts},
     fault,
@@ -38,6 +39,7 @@ use crate::{
     enrol::Pod,
     metered::Charged,
     outbound::Outbound,
+    reason::Reason,
     telemetry::{Cluster, RequestFacts, RequestRecord, ResponseFlags, Side, Tracked},
     worker::WorkerId,
 };
@@ -62,12 +64,14 @@ impl Exchange for Client {
         let mut record = self.record(&head);
         trace::follow(&mut head.headers, &mut record, &mut fastrand::Rng::new());
         let (method, asked) = (head.method.clone(), content_type(&head.headers));
-        let body = Body::from(body).counted(record.tallies(), Side::Request, asked.get(CONTENT_TYPE));
+        let (body, stall) = Body::from(body).of_request(&asked, self.node.http.body);
+        let body = body.counted(record.tallies(), Side::Request, asked.get(CONTENT_TYPE));
         let done = match facts {
             Ok(facts) => self.forward(&snapshot, facts, head, upgrade, body, &mut record).await,
             Err(error) => Err(error),
         };
         let response = done.unwrap_or_else(|error| {
+            let error = stall.after().map_or(error, ExchangeError::Slow);
             if let Some(reason) = error.reason() {
                 self.node.telemetry.note_failure(self.tracked.flow(), reason);
             }
@@ -84,6 +88,10 @@ impl Exchange for Client {
         record.answered(head.status, &head.headers);
         let body = body.counted(record.tallies(), Side::Response, head.headers.get(CONTENT_TYPE));
         Response::from_parts(head, body.on_end(move |ended| record.end(ended.how, ended.trailers)))
+    }
+
+    fn refused(&self, reason: Reason) {
+        self.node.telemetry.note_failure(self.tracked.flow(), reason);
     }
 }
 
@@ -118,12 +126,14 @@ impl Client {
         let begun = Instant::now();
         let mut rng = fastrand::Rng::new();
         let source = snapshot.workload(&self.pod.uid).ok_or_else(|| ExchangeError::Gone(self.pod.uid.to_string()))?;
-        let addressed = self.bound.address(snapshot, source, &facts)?;
-        let selected = addressed.route(snapshot, source, &facts.request(&head))?;
+        let addressed = self.address(snapshot, source, &facts, record)?;
+        let selected = destination::route(&addressed, snapshot, source, &facts.request(&head))?;
         let default = HttpAction::default();
         let action = selected.as_ref().map_or(&default, |selected| &*selected.rule.action);
         let route = selected.as_ref().map_or_else(Arc::default, |selected| selected.rule.name.clone());
-        record.route(route.clone());
+        if selected.is_some() {
+            record.route(route.clone());
+        }
 
         let allowed_origin = match action.cors.as_ref().map(|cors| (cors, cors::decide(cors, &head.method, &head.headers))) {
             None | Some((_, cors::Decision::Pass)) => None,
@@ -134,18 +144,17 @@ impl Client {
             }
         };
         self.fault(action, record, &mut rng).await?;
-        let backend = own_answer_or_backend(action, selected.as_ref(), &facts, &head, self.bound.dialled.port(), &mut rng)?;
+        let backend = own_answer_or_backend(action, selected.as_ref(), &facts, &head, self.bound.dialled.port(), &mut rng);
+        let kind = selected.as_ref().map_or("", |selected| &*selected.rule.origin.kind);
+        let backend = backend.map_err(|error| error.of_route(kind))?;
 
         let as_came = head.headers.clone();
-        let rewrite = backend.and_then(|backend| backend.rewrite.as_ref()).or(action.rewrite.as_ref());
-        if let Some(rewrite) = rewrite {
-            facts = rewritten(&mut head, &facts, rewrite, selected.as_ref(), snapshot)?;
-        }
-        for ops in [Some(&action.request_headers), backend.map(|backend| &backend.request_headers)].into_iter().flatten() {
-            facts = self.change(ops, &mut head, facts, &as_came, &route, snapshot)?;
-        }
+        let identity = self.pod.identity(snapshot);
+        let ends = Ends { remote: self.peer, local: self.bound.dialled, client: Some(&identity) };
+        facts = changed(&mut head, facts, &as_came, action, backend, selected.as_ref(), &ends, snapshot)?;
 
-        let mut forward = Forward::new(snapshot, source, &addressed, backend.map(|backend| &backend.to), &self.pod)?;
+        let forward = Forward::new(snapshot, source, &addressed, backend.map(|backend| &backend.to), &self.pod.balance);
+        let mut forward = forward.map_err(|error| error.of_route(kind))?;
         forward.retry = action.retry.as_ref().unwrap_or(&snapshot.http().retry);
         forward.deadline = action.timeout.map(|timeout| (begun + timeout, timeout));
         forward.speak(head.version, upgrade.is_some());
@@ -173,10 +182,11 @@ impl Client {
         let mut response = self.answer(answer, upgrade, &forward);
 
         let status = response.status().as_u16();
-        let values = |code| Substitutions { upstream, response_code: code, ..self.values(&as_came, &head, &facts, &route, None) };
+        let ends = Ends { client: None, ..ends };
+        let values = |code| Substitutions { upstream, response_code: code, ..ends.values(&as_came, &head, &facts, &route) };
         for ops in [Some(&action.response_headers), backend.map(|backend| &backend.response_headers)].into_iter().flatten() {
             if !ops.is_empty() {
-                header_ops::apply_to_response(ops, response.headers_mut(), &values(Some(status)));
+                header_ops::apply(ops, response.headers_mut(), &values(Some(status)));
             }
         }
         if let Some((cors, origin)) = allowed_origin {
@@ -186,6 +196,26 @@ impl Client {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// What the request is for. Of what leaves the mesh to nobody that it knows, the record says so in Istio's words.
+    fn address<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        source: &'a Workload,
+        facts: &Facts,
+        record: &mut RequestRecord,
+    ) -> Result<Addressed<'a>, ExchangeError> {
+        let addressed = self.bound.address(snapshot, source, facts.host());
+        match (&self.bound.to, &addressed) {
+            (BoundTo::Outside, Ok(Addressed { service: None, .. })) => record.route("allow_any".into()),
+            (BoundTo::Outside, Err(Unaddressed::Refused(_))) => record.route("block_all".into()),
+            (BoundTo::Outside | BoundTo::Service(_) | BoundTo::Workload { .. }, _) => {}
+        }
+        addressed.map_err(|error| match error {
+            Unaddressed::Gone(what) => ExchangeError::Gone(what),
+            Unaddressed::Refused(refusal) => ExchangeError::NotRegistered { refusal, host: facts.host().to_owned() },
+        })
     }
 
     async fn fault(&self, action: &HttpAction, record: &mut RequestRecord, rng: &mut fastrand::Rng) -> Result<(), ExchangeError> {
@@ -225,52 +255,6 @@ impl Client {
         Response::from_parts(head, body)
     }
 
-    /// Applies the route's operations; what they make of the host is brought into form.
-    fn change(
-        &self,
-        ops: &HeaderOps,
-        head: &mut Parts,
-        facts: Facts,
-        as_came: &HeaderMap,
-        route: &str,
-        snapshot: &Snapshot,
-    ) -> Result<Facts, ExchangeError> {
-        if ops.is_empty() {
-            return Ok(facts);
-        }
-        let identity = self.pod.identity(snapshot);
-        let mut changed = std::mem::take(&mut head.headers);
-        let authority =
-            header_ops::apply_to_request(ops, &mut changed, &self.values(as_came, head, &facts, route, Some(&identity)));
-        head.headers = changed;
-        let Some(authority) = authority else { return Ok(facts) };
-        head.headers.insert(HOST, authority);
-        Facts::normalize(head, snapshot.http().normalization, facts.host()).map_err(ExchangeError::BadRequest)
-    }
-
-    fn values<'a>(
-        &self,
-        as_came: &'a HeaderMap,
-        head: &'a Parts,
-        facts: &'a Facts,
-        route: &'a str,
-        client: Option<&'a Identity>,
-    ) -> Substitutions<'a> {
-        Substitutions {
-            request: as_came,
-            method: &head.method,
-            path_and_query: head.uri.path_and_query().map_or("/", |target| target.as_str()),
-            authority: facts.host(),
-            version: head.version,
-            remote: self.peer,
-            local: self.bound.dialled,
-            client,
-            upstream: None,
-            response_code: None,
-            route,
-        }
-    }
-
     fn record(&self, head: &Parts) -> RequestRecord {
         let telemetry = &self.node.telemetry;
         telemetry.request(telemetry.path(self.tracked.flow().clone(), Cluster::None), RequestFacts::of(head))
@@ -301,6 +285,65 @@ fn own_answer_or_backend<'a>(
     Err(ExchangeError::Answered(Box::new(reply)))
 }
 
+/// The two ends of a connection, for those header values that speak of them.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    remote: SocketAddr,
+    /// What the client dialled.
+    local: SocketAddr,
+    client: Option<&'a Identity>,
+}
+
+impl<'a> Ends<'a> {
+    fn values(&self, as_came: &'a HeaderMap, head: &'a Parts, facts: &'a Facts, route: &'a str) -> Substitutions<'a> {
+        let Self { remote, local, client } = *self;
+        Substitutions {
+            request: as_came,
+            method: &head.method,
+            path_and_query: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            authority: facts.host(),
+            version: head.version,
+            remote,
+            local,
+            client,
+            upstream: None,
+            response_code: None,
+            route,
+        }
+    }
+}
+
+/// What a rule makes of a request on its way to a backend: path and host are rewritten, then the rule's header operations
+/// apply, then the backend's. `meshctl explain` says the same (`mesh_policy::explain`).
+#[allow(clippy::too_many_arguments, reason = "each is a fact of its own about one request")]
+fn changed(
+    head: &mut Parts,
+    mut facts: Facts,
+    as_came: &HeaderMap,
+    action: &HttpAction,
+    backend: Option<&Backend>,
+    selected: Option<&Selected<'_>>,
+    ends: &Ends<'_>,
+    snapshot: &Snapshot,
+) -> Result<Facts, ExchangeError> {
+    let rewrite = backend.and_then(|backend| backend.rewrite.as_ref()).or(action.rewrite.as_ref());
+    if let Some(rewrite) = rewrite {
+        facts = rewritten(head, &facts, rewrite, selected, snapshot)?;
+    }
+    let route = selected.map_or_else(Arc::default, |selected| selected.rule.name.clone());
+    let all = [Some(&action.request_headers), backend.map(|backend| &backend.request_headers)];
+    for ops in all.into_iter().flatten().filter(|ops| !ops.is_empty()) {
+        let mut fields = std::mem::take(&mut head.headers);
+        let authority = header_ops::apply(ops, &mut fields, &ends.values(as_came, head, &facts, &route));
+        head.headers = fields;
+        if let Some(authority) = authority {
+            head.headers.insert(HOST, authority);
+            facts = Facts::normalize(head, snapshot.http().normalization, facts.host()).map_err(ExchangeError::BadRequest)?;
+        }
+    }
+    Ok(facts)
+}
+
 /// Changes path and host; what results is brought into form like what came in.
 fn rewritten(
     head: &mut Parts,
@@ -322,3 +365,6 @@ fn rewritten(
     }
     Facts::normalize(head, snapshot.http().normalization, facts.host()).map_err(ExchangeError::BadRequest)
 }
+
+#[cfg(test)]
+mod tests;

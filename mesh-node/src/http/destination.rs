@@ -9,78 +9,33 @@ use std::{
 use http::Version;
 use mesh_policy::{
     balance::{MAX_TRIES, Query},
+    binding::Addressed,
     destination::{self, Candidates},
     http::Request,
-    model::{AppProtocol, BackendRef, H2Upgrade, RetryPolicy, Service, Snapshot, Subset, TrafficPolicy, Workload},
+    model::{AppProtocol, BackendRef, H2Upgrade, RetryPolicy, RoutingMode, Service, Snapshot, Subset, TrafficPolicy, Workload},
     routing::{self, Selected},
 };
 use tokio::time::Instant;
 
-use super::{
-    bind::{self, Bound, BoundTo},
-    error::ExchangeError,
-    facts::Facts,
-    upstream,
-};
+use super::{error::ExchangeError, upstream};
 use crate::{
-    balance::{Backend, BackendKey},
+    balance::{Backend, BackendKey, PodBalance},
     enrol::Pod,
     reason::{Failure, Reason},
 };
 
-/// What a request is addressed to, by what its connection is bound to and its host.
-pub(super) struct Addressed<'a> {
-    /// Whose rules apply.
-    pub(super) service: Option<&'a Arc<Service>>,
-    /// The service's port; of a workload that was dialled itself and stands behind no service, its own.
-    pub(super) port: u16,
-    /// The workload whose own address was dialled.
-    pub(super) dialled: Option<&'a Arc<Workload>>,
+/// The rule that a request follows. None: there are no routes, and the request goes to what it is addressed to.
+pub(super) fn route<'a>(
+    addressed: &Addressed<'a>,
+    snapshot: &'a Snapshot,
+    source: &Workload,
+    request: &Request<'_>,
+) -> Result<Option<Selected<'a>>, ExchangeError> {
+    let Some(routes) = addressed.routes(snapshot, source, request.host) else { return Ok(None) };
+    routing::select(routes, source, request).ok_or(ExchangeError::NoRoute).map(Some)
 }
 
-impl Bound {
-    pub(super) fn address<'a>(
-        &self,
-        snapshot: &'a Snapshot,
-        source: &Workload,
-        facts: &Facts,
-    ) -> Result<Addressed<'a>, ExchangeError> {
-        let port = self.dialled.port();
-        match &self.to {
-            BoundTo::Service(key) => {
-                let service = snapshot.service(key).ok_or_else(|| ExchangeError::Gone(key.to_string()))?;
-                Ok(Addressed { service: Some(service), port, dialled: None })
-            }
-            BoundTo::Workload { uid, headless } => {
-                let workload = snapshot.workload(uid).ok_or_else(|| ExchangeError::Gone(uid.to_string()))?;
-                let mut named = headless.iter().filter_map(|key| snapshot.service(key));
-                let service = named.find(|service| bind::names(facts.host(), service, &source.namespace));
-                let mapped = service.and_then(|service| {
-                    let mappings = workload.services.get(&service.key())?;
-                    mappings.iter().find(|mapping| mapping.target_port == port)
-                });
-                Ok(Addressed { service, port: mapped.map_or(port, |mapping| mapping.service_port), dialled: Some(workload) })
-            }
-        }
-    }
-}
-
-impl Addressed<'_> {
-    /// None: there are no routes, and the request goes to what it is addressed to.
-    pub(super) fn route<'a>(
-        &self,
-        snapshot: &'a Snapshot,
-        source: &Workload,
-        request: &Request<'_>,
-    ) -> Result<Option<Selected<'a>>, ExchangeError> {
-        let Some(service) = self.service else { return Ok(None) };
-        let routes = snapshot.routes(&service.key(), self.port, &source.namespace).filter(|routes| !routes.http.is_empty());
-        let Some(routes) = routes else { return Ok(None) };
-        routing::select(routes, source, request).ok_or(ExchangeError::NoRoute).map(Some)
-    }
-}
-
-static PLAIN: LazyLock<TrafficPolicy> = LazyLock::new(TrafficPolicy::default);
+static PLAIN: LazyLock<Arc<TrafficPolicy>> = LazyLock::new(Arc::default);
 
 /// Where a request is sent, and how.
 pub(super) struct Forward<'a> {
@@ -89,7 +44,7 @@ pub(super) struct Forward<'a> {
     pub(super) subset: Option<(&'a Arc<str>, &'a Subset)>,
     pub(super) dialled: Option<&'a Arc<Workload>>,
     pub(super) version: upstream::Version,
-    pub(super) policy: &'a TrafficPolicy,
+    pub(super) policy: &'a Arc<TrafficPolicy>,
     /// What the pod knows of the service's endpoints; None: there is no service.
     pub(super) backend: Option<Arc<Backend>>,
     pub(super) hash: Option<u64>,
@@ -104,7 +59,7 @@ impl<'a> Forward<'a> {
         source: &Workload,
         addressed: &Addressed<'a>,
         to: Option<&'a BackendRef>,
-        pod: &Pod,
+        balance: &PodBalance,
     ) -> Result<Self, ExchangeError> {
         let (service, port, subset) = match to {
             None => (addressed.service, addressed.port, None),
@@ -140,7 +95,7 @@ impl<'a> Forward<'a> {
         };
         let backend = service.map(|service| {
             let key = BackendKey { service: service.key(), port, subset: subset.map(|(name, _)| name.clone()) };
-            pod.balance.backend(&key)
+            balance.backend(&key)
         });
         Ok(Self {
             service,
@@ -148,7 +103,7 @@ impl<'a> Forward<'a> {
             subset,
             dialled,
             version,
-            policy: policy.map_or(&*PLAIN, |policy| policy),
+            policy: policy.unwrap_or(&PLAIN),
             backend,
             hash: None,
             retry: &snapshot.http().retry,
@@ -161,6 +116,8 @@ impl<'a> Forward<'a> {
         self.version = match self.policy.limits.upgrade {
             // There is no way to leave HTTP/2.
             _ if upgrades => upstream::Version::Http1,
+            // Nobody has declared what is spoken at an address of nobody's.
+            _ if self.service.is_none() && self.dialled.is_none() && version == Version::HTTP_2 => upstream::Version::Http2,
             H2Upgrade::OfPort | H2Upgrade::DoNotUpgrade => self.version,
             H2Upgrade::Upgrade => upstream::Version::Http2,
             H2Upgrade::ClientProtocol if version == Version::HTTP_2 => upstream::Version::Http2,
@@ -177,6 +134,10 @@ impl<'a> Forward<'a> {
     ) -> Result<Candidates, ExchangeError> {
         if let Some(workload) = self.dialled {
             return Ok(destination::to_dialled_workload(workload, dialled, self.service));
+        }
+        // Nobody's address, or one of a ServiceEntry that leaves it to the client.
+        if self.service.is_none_or(|service| service.load_balancing.mode == RoutingMode::Passthrough) {
+            return Ok(destination::to_dialled_address(dialled, self.service));
         }
         let (service, backend) = self.service.zip(self.backend.as_ref()).ok_or(NO_UPSTREAM)?;
         let pool = snapshot.pool(&service.key()).ok_or(NO_UPSTREAM)?;
@@ -195,19 +156,35 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// The endpoints of a backend that a connection without requests is routed to, as many as one connection may be tried on.
+/// Where a connection without requests may go, and what the client knows of the endpoints.
+pub struct Endpoints {
+    pub candidates: Candidates,
+    pub backend: Option<Arc<Backend>>,
+    pub policy: Arc<TrafficPolicy>,
+}
+
+impl Endpoints {
+    /// One that was dialled itself, or several that nothing is known or configured of.
+    pub fn of(candidates: Candidates) -> Self {
+        Self { candidates, backend: None, policy: PLAIN.clone() }
+    }
+}
+
+/// The endpoints of a backend that a connection without requests is for, as many as one connection may be tried on.
 pub fn endpoints(
     snapshot: &Snapshot,
     source: &Workload,
     to: &BackendRef,
     pod: &Pod,
     dialled: SocketAddr,
-) -> Result<Candidates, Failure> {
+) -> Result<Endpoints, Failure> {
     let nobody = Addressed { service: None, port: dialled.port(), dialled: None };
-    let candidates = Forward::new(snapshot, source, &nobody, Some(to), pod)
-        .and_then(|forward| forward.candidates(snapshot, source, dialled))
-        .map_err(|error| Failure::new(error.reason().unwrap_or(Reason::Internal), error.to_string()))?;
-    Ok(candidates.at_most(MAX_TRIES))
+    let failed = |error: ExchangeError| Failure::new(error.reason().unwrap_or(Reason::Internal), error.to_string());
+    let mut forward = Forward::new(snapshot, source, &nobody, Some(to), &pod.balance).map_err(failed)?;
+    forward.hash = destination::hash_of_connection(forward.policy, source);
+    let candidates = forward.candidates(snapshot, source, dialled).map_err(failed)?;
+    let Forward { backend, policy, .. } = forward;
+    Ok(Endpoints { candidates: candidates.at_most(MAX_TRIES), backend, policy: policy.clone() })
 }
 
 pub(super) const NO_UPSTREAM: ExchangeError = ExchangeError::NoUpstream { refusal: destination::Refusal::NoHealthyEndpoint };

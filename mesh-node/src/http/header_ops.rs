@@ -9,11 +9,11 @@
 
 use std::{borrow::Cow, fmt::Write, net::SocketAddr, time::SystemTime};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header::HOST};
+use mesh_policy::{
+    http::apply_header_ops,
+    model::{HeaderOps, Identity},
 };
-use mesh_policy::model::{Header, HeaderOps, Identity};
 
 /// Bytes of a value that substitution makes; what is longer is not set.
 const MAX_VALUE: usize = 8192;
@@ -36,48 +36,10 @@ pub struct Substitutions<'a> {
     pub route: &'a str,
 }
 
-/// Applies operations to a request's headers. Those on `host` change the authority, which is returned and left to the caller
-/// to set; it can be neither removed nor added to.
-pub fn apply_to_request(ops: &HeaderOps, headers: &mut HeaderMap, values: &Substitutions<'_>) -> Option<HeaderValue> {
-    let mut authority = None;
-    apply(ops, headers, values, &mut authority);
-    authority
-}
-
-/// Applies operations to an answer's headers.
-pub fn apply_to_response(ops: &HeaderOps, headers: &mut HeaderMap, values: &Substitutions<'_>) {
-    apply(ops, headers, values, &mut None);
-}
-
-fn apply(ops: &HeaderOps, headers: &mut HeaderMap, values: &Substitutions<'_>, authority: &mut Option<HeaderValue>) {
-    let HeaderOps { set, add, remove } = ops;
-    for name in remove.iter().filter(|name| !is_framing(&name.0)) {
-        headers.remove(&name.0);
-    }
-    let mut each = |header: &Header, put: fn(&mut HeaderMap, HeaderName, HeaderValue)| {
-        let name = &header.name.0;
-        let Some(value) = substitute(&header.value.0, values).filter(|value| !value.is_empty()) else { return };
-        if name == HOST {
-            *authority = Some(value);
-        } else if !is_framing(name) {
-            put(headers, name.clone(), value);
-        }
-    };
-    for header in set {
-        each(header, |headers, name, value| {
-            headers.insert(name, value);
-        });
-    }
-    for header in add {
-        each(header, |headers, name, value| {
-            headers.append(name, value);
-        });
-    }
-}
-
-/// What belongs to the connection and not to the message: written by whoever writes the message.
-fn is_framing(name: &HeaderName) -> bool {
-    [HOST, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE].contains(name)
+/// Applies operations to a message's headers ([`apply_header_ops`]). Those on `host` change a request's authority, which is
+/// returned and left to the caller to set.
+pub fn apply(ops: &HeaderOps, headers: &mut HeaderMap, values: &Substitutions<'_>) -> Option<HeaderValue> {
+    apply_header_ops(ops, headers, |value| substitute(value, values))
 }
 
 /// None where the outcome can not be a header's value.

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::heads::{Frames, Heads};
 use crate::{
     balance::Permit,
     copy::end_on_close,
@@ -61,6 +62,7 @@ pub struct Io {
     prefix: Bytes,
     closing: Closing,
     pulse: Arc<Pulse>,
+    heads: Heads,
     /// Counts the connection for as long as it stands.
     _held: Option<Permit>,
 }
@@ -73,21 +75,64 @@ enum Closing {
     Lingers(Option<Pin<Box<Sleep>>>),
 }
 
-/// When something was last carried.
+/// When something was last carried, and since when a request's head is not whole.
 #[derive(Debug)]
 pub struct Pulse {
     start: Instant,
     /// Milliseconds since `start`.
     last: AtomicU64,
+    /// The same, of the first byte of the head that is under way, plus one; 0: none is.
+    head: AtomicU64,
+    /// HTTP/1 is answering a request: what comes is its body, or waits.
+    answering: AtomicBool,
+}
+
+/// HTTP/1 answers a request as long as this lives.
+pub struct Answering(Arc<Pulse>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.store(false, Relaxed);
+    }
 }
 
 impl Pulse {
     fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), last: AtomicU64::new(0) })
+        Arc::new(Self {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            answering: AtomicBool::new(false),
+        })
     }
 
     fn beat(&self) {
-        self.last.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.last.store(self.now(), Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn waits_for_head(&self, waits: bool) {
+        if !waits {
+            self.head.store(0, Relaxed);
+        } else if self.head.load(Relaxed) == 0 {
+            self.head.store(self.now().saturating_add(1), Relaxed);
+        }
+    }
+
+    /// A head of HTTP/1 is whole.
+    pub fn answering(self: &Arc<Self>) -> Answering {
+        self.waits_for_head(false);
+        self.answering.store(true, Relaxed);
+        Answering(self.clone())
+    }
+
+    /// For how long a head has been coming that is not whole yet.
+    pub fn head_age(&self) -> Option<Duration> {
+        let begun = self.head.load(Relaxed).checked_sub(1)?;
+        Some(self.start.elapsed().saturating_sub(Duration::from_millis(begun)))
     }
 
     /// For how long nothing has been carried, to the millisecond.
@@ -99,7 +144,14 @@ impl Pulse {
 impl Io {
     /// A connection that we opened.
     pub fn upstream(transport: impl Into<Transport>) -> Self {
-        Self { transport: transport.into(), prefix: Bytes::new(), closing: Closing::AtOnce, pulse: Pulse::new(), _held: None }
+        Self {
+            transport: transport.into(),
+            prefix: Bytes::new(),
+            closing: Closing::AtOnce,
+            pulse: Pulse::new(),
+            heads: Heads::Unwatched,
+            _held: None,
+        }
     }
 
     /// A connection that we accepted.
@@ -109,6 +161,7 @@ impl Io {
             prefix: Bytes::new(),
             closing: Closing::Lingers(None),
             pulse: Pulse::new(),
+            heads: Heads::Unwatched,
             _held: None,
         }
     }
@@ -135,10 +188,28 @@ impl Io {
     #[must_use]
     pub fn upgraded(mut self, read: Bytes) -> Self {
         self.closing = Closing::AtOnce;
+        self.heads = Heads::Unwatched;
         if !read.is_empty() {
             self.prefix = if self.prefix.is_empty() { read } else { [read, self.prefix].concat().into() };
         }
         self
+    }
+
+    /// From here on the heads of requests are looked for in what is read. HTTP/2 begins with a preface of so many bytes.
+    pub(super) fn expects_heads(&mut self, preface: Option<usize>) {
+        self.heads = preface.map_or(Heads::Http1, |preface| Heads::Http2(Frames::after(preface)));
+    }
+
+    fn note_head(&mut self, read: &[u8]) {
+        match &mut self.heads {
+            Heads::Unwatched => {}
+            Heads::Http1 => {
+                if !read.is_empty() && !self.pulse.answering.load(Relaxed) {
+                    self.pulse.waits_for_head(true);
+                }
+            }
+            Heads::Http2(frames) => self.pulse.waits_for_head(frames.read(read)),
+        }
     }
 
     /// Reads more of what can be [seen](Self::seen) before it is taken; false at the end.
@@ -166,6 +237,17 @@ pub enum Watch {
 }
 
 impl Watch {
+    /// Writes an answer past whoever serves the connection, who must have nothing to write, and ends it; as far as it can be
+    /// done at once.
+    pub fn end_with(&self, answer: &[u8]) {
+        if let Self::Tcp(stream) = self
+            && stream.try_write(answer).is_ok_and(|written| written == answer.len())
+        {
+            end_on_close(stream);
+            let _ = socket2::SockRef::from(&**stream).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
     pub async fn broken(&self) {
         match self {
             Self::Hbone(stream) => stream.broken().await,
@@ -236,6 +318,7 @@ impl AsyncWrite for Transport {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         if this.prefix.is_empty() {
             ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
             this.pulse.beat();
@@ -244,6 +327,7 @@ impl AsyncRead for Io {
             buf.put_slice(&this.prefix[..read]);
             this.prefix.advance(read);
         }
+        this.note_head(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }

@@ -1,13 +1,12 @@
 //! HTTP at the node, request by request.
 //!
-//! Outbound, [`bind`] says whether a captured connection speaks HTTP and to whom; [`serve`] speaks it with the application and
+//! Outbound, [`bind`](mesh_policy::binding::bind) says whether a captured connection speaks HTTP and to whom; [`serve`] speaks it with the application and
 //! has every request done by the source half ([`Client`]): route, fault, filters, then attempts over connections from
 //! [`upstream`]. At the destination [`Server`] judges every request before the application sees a byte of it. On one node
 //! both halves run in one process.
 
 mod affinity;
 mod attempt;
-mod bind;
 pub mod body;
 mod client;
 mod convert;
@@ -19,6 +18,7 @@ mod facts;
 pub mod fault;
 pub mod header_ops;
 pub mod headers;
+mod heads;
 mod io;
 pub mod mirror;
 pub mod replay;
@@ -33,10 +33,10 @@ mod upgrade;
 pub mod upstream;
 
 pub use attempt::Place;
-pub use bind::{Binding, Bound, BoundTo, bind};
 pub use client::Client;
-pub use destination::endpoints;
+pub use destination::{Endpoints, endpoints};
 pub use detect::{begins_with_request, shows_request};
 pub use io::{Io, Transport};
+pub use mesh_policy::binding::{Binding, Bound, BoundTo};
 pub use serve::{Exchange, Limits, serve};
 pub use server::Server;

@@ -98,6 +98,11 @@ impl LocalReply {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", ResponseFlags::NO_CLUSTER, "cluster_not_found")
     }
 
+    /// The host is nobody's that the mesh knows, and nothing else may be reached (Istio's `BlackHoleCluster`).
+    pub fn not_registered() -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "", ResponseFlags::NONE, "direct_response")
+    }
+
     pub fn no_healthy_upstream() -> Self {
         let flags = ResponseFlags::NO_HEALTHY_UPSTREAM;
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", flags, "no_healthy_upstream")
@@ -131,6 +136,11 @@ impl LocalReply {
     pub fn per_try_timeout() -> Self {
         let flags = ResponseFlags::UPSTREAM_TIMEOUT;
         Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, "upstream_per_try_timeout")
+    }
+
+    /// The client sends nothing more of its request.
+    pub fn slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "stream timeout", ResponseFlags::STREAM_IDLE, "stream_idle_timeout")
     }
 
     pub fn fault(with: AbortWith) -> Self {

@@ -67,8 +67,11 @@ fn is_no_answer(error: &ExchangeError) -> bool {
         ExchangeError::Send(error) => error.kind != SendErrorKind::RequestBody,
         ExchangeError::BadRequest(_)
         | ExchangeError::NoRoute
+        | ExchangeError::Slow(_)
         | ExchangeError::InvalidBackend { .. }
+        | ExchangeError::InvalidGrpcBackend { .. }
         | ExchangeError::NoUpstream { .. }
+        | ExchangeError::NotRegistered { .. }
         | ExchangeError::Ambiguous(_)
         | ExchangeError::Gone(_)
         | ExchangeError::Overflow(_)

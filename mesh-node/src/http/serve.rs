@@ -1,6 +1,15 @@
 //! One accepted connection that speaks HTTP, served to its end: HTTP/1.0, 1.1, or HTTP/2 by its preface.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error as _,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use hyper::{
     Request, Response,
@@ -12,20 +21,26 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{
     body::Body,
     io::{Io, Pulse, Watch},
 };
-use crate::metered::{Charged, Cost};
+use crate::{
+    metered::{Charged, Cost},
+    reason::Reason,
+};
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a connection that was silent for too long may take to end in good order.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The answer to a head that does not come to its end (RFC 9110, §15.5.9).
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// What one connection may use. [`Limits::default`] holds what a node uses.
 #[derive(Clone, Debug)]
@@ -46,6 +61,10 @@ pub struct Limits {
     pub http2_error_resets: usize,
     /// Until the first byte has come, and without a byte in either direction.
     pub idle: Duration,
+    /// From the first byte of a request's head to its last.
+    pub head: Duration,
+    /// Between two pieces of a request's body that its server waits for; gRPC's streams may be silent for longer.
+    pub body: Duration,
 }
 
 impl Default for Limits {
@@ -61,6 +80,8 @@ impl Default for Limits {
             http2_pending_resets: 32,
             http2_error_resets: 256,
             idle: Duration::from_hours(1),
+            head: Duration::from_secs(30),
+            body: Duration::from_mins(5),
         }
     }
 }
@@ -69,6 +90,9 @@ impl Default for Limits {
 pub trait Exchange: Send + Sync + 'static {
     /// Every request gets an answer: what can not be done is answered too. Dropped when the client is gone.
     fn exchange(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+
+    /// The client has sent what is no request, or does not come to an end with one: there is no exchange of it.
+    fn refused(&self, reason: Reason);
 }
 
 /// Serves `io` until it ends, in good order within the request at hand once `draining` is true.
@@ -82,15 +106,25 @@ pub async fn serve(
     mut draining: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let first = tokio::select! {
-        spoken = timeout(limits.idle, version(&mut io)) => spoken.unwrap_or(Ok(None))?,
+        spoken = timeout(limits.idle, version(&mut io, limits.head)) => spoken.unwrap_or(Ok(None))?,
         // Nothing was asked yet: nothing is lost.
         () = drain(&mut draining) => None,
     };
     let Some(version) = first else { return io.shutdown().await };
+    io.expects_heads((version == Version::Http2).then_some(PREFACE.len()));
     let (watch, pulse) = (io.watch(), io.pulse());
+    let (answers, of) = (exchange.clone(), pulse.clone());
     let service = service_fn(move |request| {
-        let exchange = exchange.clone();
-        async move { Ok::<_, Infallible>(exchange.exchange(request).await) }
+        let exchange = answers.clone();
+        // Of HTTP/2's heads its frames tell.
+        let answering = (version == Version::Http1).then(|| of.answering());
+        async move {
+            let response = exchange.exchange(request).await;
+            Ok::<_, Infallible>(match answering {
+                Some(answering) => response.map(|body| body.holding(answering)),
+                None => response,
+            })
+        }
     });
     let io = TokioIo::new(io);
     let ended = match version {
@@ -98,8 +132,9 @@ pub async fn serve(
             let connection = http1_builder(limits).serve_connection(io, service).with_upgrades();
             let mut connection = pin!(connection);
             tokio::select! {
+                biased;
                 ended = &mut connection => ended,
-                reason = stop(&watch, &pulse, limits.idle, &mut draining) => match reason {
+                reason = stop(&watch, &pulse, limits, &mut draining) => match reason {
                     Stop::Drain => {
                         connection.as_mut().graceful_shutdown();
                         connection.await
@@ -107,6 +142,11 @@ pub async fn serve(
                     Stop::Idle => {
                         connection.as_mut().graceful_shutdown();
                         return timeout(GOODBYE, connection).await.map_or(Ok(()), |ended| ended.map_err(io::Error::other));
+                    }
+                    Stop::Late => {
+                        exchange.refused(Reason::RequestSlow);
+                        watch.end_with(LATE);
+                        return Ok(());
                     }
                     Stop::Broken => return Ok(()),
                 },
@@ -115,13 +155,17 @@ pub async fn serve(
         Version::Http2 => {
             let mut connection = pin!(http2_builder(limits, cost).serve_connection(io, service));
             tokio::select! {
+                biased;
                 ended = &mut connection => ended,
-                reason = stop(&watch, &pulse, limits.idle, &mut draining) => match reason {
+                reason = stop(&watch, &pulse, limits, &mut draining) => match reason {
                     Stop::Drain => {
                         connection.as_mut().graceful_shutdown();
                         connection.await
                     }
-                    Stop::Idle => {
+                    Stop::Idle | Stop::Late => {
+                        if matches!(reason, Stop::Late) {
+                            exchange.refused(Reason::RequestSlow);
+                        }
                         connection.as_mut().graceful_shutdown();
                         return timeout(GOODBYE, connection).await.map_or(Ok(()), |ended| ended.map_err(io::Error::other));
                     }
@@ -130,19 +174,30 @@ pub async fn serve(
             }
         }
     };
+    if ended.as_ref().is_err_and(is_the_clients) {
+        exchange.refused(Reason::BadRequest);
+    }
     ended.map_err(io::Error::other)
+}
+
+/// Whether a connection ended because of what the client sent, and not because it went away.
+fn is_the_clients(error: &hyper::Error) -> bool {
+    let in_http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_parse() || in_http2.is_some_and(|error| !error.is_io() && !error.is_remote())
 }
 
 enum Stop {
     Drain,
     Broken,
     Idle,
+    /// A head is not whole in time.
+    Late,
 }
 
 /// Why a connection ends that would go on by itself.
-async fn stop(watch: &Watch, pulse: &Pulse, idle: Duration, draining: &mut watch::Receiver<bool>) -> Stop {
+async fn stop(watch: &Watch, pulse: &Pulse, limits: &Limits, draining: &mut watch::Receiver<bool>) -> Stop {
     let silent = async {
-        while let Some(left) = idle.checked_sub(pulse.silence()).filter(|left| !left.is_zero()) {
+        while let Some(left) = limits.idle.checked_sub(pulse.silence()).filter(|left| !left.is_zero()) {
             sleep(left).await;
         }
     };
@@ -150,7 +205,24 @@ async fn stop(watch: &Watch, pulse: &Pulse, idle: Duration, draining: &mut watch
         () = drain(draining) => Stop::Drain,
         () = watch.broken() => Stop::Broken,
         () = silent => Stop::Idle,
+        () = late(pulse, limits.head) => Stop::Late,
     }
+}
+
+/// Completes when a head has been coming for longer than `patience`. Nothing wakes it when one begins: it is polled with the
+/// connection, whose reading wakes both. A head that comes whole at once costs no timer.
+async fn late(pulse: &Pulse, patience: Duration) {
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        loop {
+            let Some(age) = pulse.head_age() else { return Poll::Pending };
+            let Some(left) = patience.checked_sub(age).filter(|left| !left.is_zero()) else { return Poll::Ready(()) };
+            let running = timer.get_or_insert_with(|| Box::pin(sleep(left)));
+            ready!(running.as_mut().poll(cx));
+            timer = None;
+        }
+    })
+    .await;
 }
 
 async fn drain(draining: &mut watch::Receiver<bool>) {
@@ -165,8 +237,15 @@ enum Version {
     Http2,
 }
 
-/// What the client speaks; None: it ended without a word.
-async fn version(io: &mut Io) -> io::Result<Option<Version>> {
+/// What the client speaks; None: it ended without a word, or did not come to an end of its first one.
+async fn version(io: &mut Io, patience: Duration) -> io::Result<Option<Version>> {
+    if io.seen().is_empty() && !io.look().await? {
+        return Ok(None);
+    }
+    timeout(patience, told(io)).await.unwrap_or(Ok(None))
+}
+
+async fn told(io: &mut Io) -> io::Result<Option<Version>> {
     loop {
         let seen = io.seen();
         let compared = seen.len().min(PREFACE.len());
@@ -177,7 +256,7 @@ async fn version(io: &mut Io) -> io::Result<Option<Version>> {
             return Ok(Some(Version::Http2));
         }
         if !io.look().await? {
-            return Ok((!io.seen().is_empty()).then_some(Version::Http1));
+            return Ok(Some(Version::Http1));
         }
     }
 }

@@ -178,9 +178,11 @@ impl Exchange for Server {
         let mut record = self.record(&head);
         trace::follow(&mut head.headers, &mut record, &mut fastrand::Rng::new());
         let (method, asked) = (head.method.clone(), content_type(&head.headers));
-        let body = Body::from(body).counted(record.tallies(), Side::Request, asked.get(CONTENT_TYPE));
+        let (body, stall) = Body::from(body).of_request(&asked, self.node.http.body);
+        let body = body.counted(record.tallies(), Side::Request, asked.get(CONTENT_TYPE));
         let done = self.forward(&snapshot, head, upgrade, body).await;
         let response = done.unwrap_or_else(|error| {
+            let error = stall.after().map_or(error, ExchangeError::Slow);
             if let Some(reason) = error.reason() {
                 self.node.telemetry.note_failure(self.tracked.flow(), reason);
             }
@@ -197,5 +199,9 @@ impl Exchange for Server {
         record.answered(head.status, &head.headers);
         let body = body.counted(record.tallies(), Side::Response, head.headers.get(CONTENT_TYPE));
         Response::from_parts(head, body.on_end(move |ended| record.end(ended.how, ended.trailers)))
+    }
+
+    fn refused(&self, reason: Reason) {
+        self.node.telemetry.note_failure(self.tracked.flow(), reason);
     }
 }

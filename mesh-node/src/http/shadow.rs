@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{header::HOST, request::Parts};
 use hyper::Request;
 use mesh_policy::{
+    binding::Addressed,
     destination::Hop,
     model::{BackendRef, Snapshot, Workload},
 };
@@ -15,7 +16,7 @@ use super::{
     body::Body,
     client::Client,
     convert,
-    destination::{Addressed, Forward, NO_UPSTREAM},
+    destination::{Forward, NO_UPSTREAM},
     error::ExchangeError,
     facts::Facts,
     headers, mirror,
@@ -58,7 +59,7 @@ impl Client {
         let (mut head, body) = request.into_parts();
         let facts = Facts::normalize(&mut head, snapshot.http().normalization, "").map_err(ExchangeError::BadRequest)?;
         let nobody = Addressed { service: None, port: 0, dialled: None };
-        let mut forward = Forward::new(snapshot, source, &nobody, Some(to), &self.pod)?;
+        let mut forward = Forward::new(snapshot, source, &nobody, Some(to), &self.pod.balance)?;
         forward.speak(head.version, false);
         let mut candidates = forward.candidates(snapshot, source, self.bound.dialled)?;
         let is_local = |uid: &_| self.node.pods.contains(uid);

@@ -1,22 +1,25 @@
 //! One captured connection, from the application's `connect()` to the other application.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mesh_policy::{
     authz,
-    destination::{self, Candidates, Hop, Plan, Refusal},
-    model::{Identity, Service, Snapshot, Workload},
+    balance::{self, outlier::Outcome},
+    binding,
+    destination::{self, Hop, Plan, Refusal},
+    model::{BackendRef, Identity, OutboundPolicy, Service, Snapshot, Workload},
 };
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tracing::debug;
 
-use super::dial::Dialer;
+use super::{dial::Dialer, names::Names, routes::server_name};
 use crate::{
     authz::denied,
+    balance::{Overflow, Permit},
     copy::{self, End},
     ebpf::{Exempt, SocketMarks},
     enrol::{LocalPods, Pod, pod::InFlightGuard},
@@ -38,6 +41,9 @@ pub struct Limits {
     pub certificate: Duration,
 }
 
+/// Of the addresses of a name so many are tried.
+const MOST_ADDRESSES: usize = 4;
+
 /// How often a connection is planned anew when configuration overtakes it.
 const REPLANS: usize = 2;
 
@@ -53,6 +59,8 @@ pub struct Outbound {
     pub limits: Limits,
     pub http: http::Limits,
     pub mirrors: Arc<http::mirror::Mirrors>,
+    /// Endpoints that have a name only.
+    pub names: Arc<Names>,
     /// True once the node drains: connections that speak HTTP end with the request at hand.
     pub draining: watch::Receiver<bool>,
 }
@@ -66,6 +74,19 @@ pub(super) struct Wanted {
     pub(super) app: SocketAddr,
     pub(super) original: SocketAddr,
     since: Instant,
+}
+
+impl Wanted {
+    /// In the form that the model knows addresses in.
+    pub(super) fn dialled(&self) -> SocketAddr {
+        SocketAddr::new(self.original.ip().to_canonical(), self.original.port())
+    }
+}
+
+/// What counts for as long as a connection is carried.
+struct Held {
+    _in_flight: Option<InFlightGuard>,
+    _permit: Option<Permit>,
 }
 
 /// A connection to the destination, described and counted.
@@ -88,7 +109,7 @@ impl Outbound {
         };
         let planned = self.plan(&wanted).await;
         if let Some((_, snapshot)) = &planned
-            && let Some(binding) = http::bind(snapshot, &wanted.source, wanted.original)
+            && let Some(binding) = binding::bind(snapshot, &wanted.source, wanted.original)
         {
             let patience = snapshot.http().detection_timeout;
             let bound = match binding {
@@ -102,7 +123,7 @@ impl Outbound {
         }
         // In boxes: a connection that is carried keeps no room for what led to it.
         match Box::pin(self.connect_in_force(&wanted, planned, &app)).await {
-            Ok((upstream, _in_flight)) => carry(&mut app, upstream).await,
+            Ok((upstream, _held)) => carry(&mut app, upstream).await,
             Err((flow, failure)) => self.telemetry.refuse(&flow, since, &failure),
         }
     }
@@ -167,7 +188,7 @@ impl Outbound {
         wanted: &Wanted,
         mut plan: Option<(Plan, Arc<Snapshot>)>,
         app: &TcpStream,
-    ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
+    ) -> Result<(Upstream, Held), (Box<Flow>, Failure)> {
         for _ in 0..REPLANS {
             let planned_on = plan.as_ref().map(|(_, snapshot)| snapshot.clone());
             let overtaken = || planned_on.is_some_and(|snapshot| !Arc::ptr_eq(&snapshot, &self.store.load()));
@@ -187,58 +208,101 @@ impl Outbound {
         wanted: &Wanted,
         plan: Option<(Plan, Arc<Snapshot>)>,
         app: &TcpStream,
-    ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
+    ) -> Result<(Upstream, Held), (Box<Flow>, Failure)> {
         let flow = |service: Option<&Arc<Service>>| {
             let mut flow = described(&self.store.load(), &wanted.pod, Some(&wanted.source), wanted.app, wanted.original);
             flow.service = service.cloned();
             flow
         };
-        let service = match &plan {
-            Some((Plan::Connect(candidates), snapshot)) => candidates.service().zip(Some(snapshot)),
-            Some((Plan::Refused { .. }, snapshot)) => snapshot.service_at(wanted.original.ip()).zip(Some(snapshot)),
-            None | Some((Plan::Wait { .. } | Plan::Passthrough { .. }, _)) => None,
+        let unknown = || (Box::new(flow(None)), refused(Refusal::UnknownAddress, wanted.original));
+        let (plan, snapshot) = plan.ok_or_else(unknown)?;
+        let (plan, server_name) = match plan {
+            Plan::Unnamed { address } => self.planned_by_name(wanted, &snapshot, address, app).await,
+            plan => (plan, None),
         };
-        if let Some((service, snapshot)) = service {
-            match self.routed(wanted, snapshot, service, app).await {
-                Ok(None) => {}
-                Ok(Some(candidates)) => return self.try_each(wanted, candidates, flow).await,
-                Err(failure) => return Err((Box::new(flow(Some(service))), failure)),
+        let service = match &plan {
+            Plan::Connect(candidates) => candidates.service(),
+            Plan::Passthrough { service, .. } | Plan::Refused { service, .. } => service.as_ref(),
+            Plan::Wait { .. } | Plan::Unnamed { .. } => None,
+        };
+        let service = service.cloned();
+        let failed = |failure| (Box::new(flow(service.as_ref())), failure);
+        if let Some(service) = &service {
+            let routed = self.routed(wanted, &snapshot, service, server_name, app).await;
+            if let Some(endpoints) = routed.map_err(failed)? {
+                return self.try_each(wanted, endpoints, flow).await;
             }
         }
-        match plan {
-            None | Some((Plan::Wait { .. }, _)) => Err((Box::new(flow(None)), refused(Refusal::UnknownAddress, wanted.original))),
-            Some((Plan::Refused { refusal }, snapshot)) => {
-                let service = snapshot.service_at(wanted.original.ip());
-                Err((Box::new(flow(service)), refused(refusal, wanted.original)))
-            }
-            Some((Plan::Passthrough { address, service }, _)) => {
-                let mut flow = flow(service.as_ref());
-                flow.destination_address = Some(address);
-                match self.dialer.dial_app(&wanted.pod.netns, address, Exempt::Proxy).await {
-                    Ok(stream) => Ok((Upstream::Tcp(stream, self.telemetry.open(flow)), None)),
-                    Err(failure) => Err((Box::new(flow), failure)),
-                }
-            }
-            Some((Plan::Connect(candidates), _)) => self.try_each(wanted, candidates, flow).await,
-        }
+        let itself = |service: &Arc<Service>| {
+            let port = wanted.original.port();
+            let to = BackendRef::Service { service: service.key(), port, subset: None };
+            http::endpoints(&snapshot, &wanted.source, &to, &wanted.pod, wanted.dialled())
+        };
+        let endpoints = match plan {
+            Plan::Wait { .. } | Plan::Unnamed { .. } => return Err(unknown()),
+            Plan::Refused { refusal, .. } => return Err(failed(refused(refusal, wanted.original))),
+            Plan::Passthrough { address, service: None } => http::Endpoints::of(destination::to_dialled_address(address, None)),
+            Plan::Connect(candidates) if candidates.is_dialled() => http::Endpoints::of(candidates),
+            Plan::Passthrough { service: Some(service), .. } => itself(&service).map_err(failed)?,
+            Plan::Connect(candidates) => match candidates.service() {
+                Some(service) => itself(service).map_err(failed)?,
+                None => http::Endpoints::of(candidates),
+            },
+        };
+        self.try_each(wanted, endpoints, flow).await
     }
 
-    /// Another endpoint is tried before the application sees a failure, as long as the failure is the endpoint's.
+    /// The plan by what the connection begins with. Where nothing goes out that is not named, a name is waited for longer:
+    /// there is nothing else to be done with the connection.
+    async fn planned_by_name(
+        &self,
+        wanted: &Wanted,
+        snapshot: &Arc<Snapshot>,
+        address: SocketAddr,
+        app: &TcpStream,
+    ) -> (Plan, Option<String>) {
+        let patience = match snapshot.mesh().outbound_policy {
+            OutboundPolicy::AllowAny => snapshot.http().detection_timeout,
+            OutboundPolicy::RegistryOnly => self.limits.configuration.max(snapshot.http().detection_timeout),
+        };
+        let name = server_name(app, patience).await;
+        let source = &wanted.source;
+        let plan = destination::plan_named(snapshot, source, address, name.as_deref(), &|_, _, _| balance::Standing::default());
+        (plan, name)
+    }
+
+    /// Another endpoint is tried before the application sees a failure, as long as the failure is the endpoint's. What becomes
+    /// of each try is remembered for the pod.
     async fn try_each(
         &self,
         wanted: &Wanted,
-        mut candidates: Candidates,
+        endpoints: http::Endpoints,
         flow: impl Fn(Option<&Arc<Service>>) -> Flow,
-    ) -> Result<(Upstream, Option<InFlightGuard>), (Box<Flow>, Failure)> {
+    ) -> Result<(Upstream, Held), (Box<Flow>, Failure)> {
+        let http::Endpoints { mut candidates, backend, policy } = endpoints;
+        let overflow = |overflow: Overflow| {
+            (Box::new(flow(candidates.service())), Failure::new(Reason::UpstreamOverflow, overflow.to_string()))
+        };
+        let permit = backend.as_ref().map(|backend| backend.try_connection(&policy)).transpose().map_err(overflow)?;
+        let judge = |workload: Option<&Arc<Workload>>, outcome: Option<Outcome>| {
+            if let (Some(backend), Some(workload), Some(outcome)) = (&backend, workload, outcome) {
+                backend.record(&policy, &workload.uid, outcome, Instant::now());
+            }
+        };
         let mut last = (Box::new(flow(candidates.service())), refused(Refusal::NoEndpoints, wanted.original));
         let mut rng = fastrand::Rng::new();
         while let Some(hop) = candidates.next_hop(&|uid| self.pods.contains(uid), &wanted.pod.in_flight, &mut rng) {
+            let workload = hop.workload().cloned();
             let mut flow = flow(candidates.service());
-            flow.destination = Party { workload: Some(hop.workload().clone()), identity: None };
-            let in_flight = wanted.pod.in_flight.enter(&hop.workload().uid);
-            match self.hop(wanted, hop, flow).await {
-                Ok(upstream) => return Ok((upstream, Some(in_flight))),
+            flow.destination = Party { workload: workload.clone(), identity: None };
+            let in_flight = workload.as_ref().map(|workload| wanted.pod.in_flight.enter(&workload.uid));
+            match self.hop_within(wanted, hop, flow, policy.limits.connect_timeout).await {
+                Ok(upstream) => {
+                    judge(workload.as_ref(), Some(Outcome::Opened));
+                    return Ok((upstream, Held { _in_flight: in_flight, _permit: permit }));
+                }
                 Err(failed) => {
+                    judge(workload.as_ref(), seen_of(failed.1.reason));
                     let retry = failed.1.reason.retry();
                     last = failed;
                     if retry != Retry::OtherEndpoint {
@@ -250,16 +314,43 @@ impl Outbound {
         Err(last)
     }
 
+    /// Within the time that a DestinationRule gives a connection.
+    async fn hop_within(
+        &self,
+        wanted: &Wanted,
+        hop: Hop,
+        flow: Flow,
+        patience: Option<Duration>,
+    ) -> Result<Upstream, (Box<Flow>, Failure)> {
+        let Some(patience) = patience else { return self.hop(wanted, hop, flow).await };
+        let described = flow.clone();
+        match timeout(patience, self.hop(wanted, hop, flow)).await {
+            Ok(connected) => connected,
+            Err(_elapsed) => {
+                let failure = Failure::new(Reason::ConnectTimeout, format!("no connection in {patience:?}"));
+                Err((Box::new(described), failure))
+            }
+        }
+    }
+
     async fn hop(&self, wanted: &Wanted, hop: Hop, mut flow: Flow) -> Result<Upstream, (Box<Flow>, Failure)> {
         match hop {
-            Hop::Direct { address, .. } => {
+            Hop::Direct { address, .. } | Hop::Outside { address } => {
                 flow.destination_address = Some(address);
                 match self.dialer.dial_app(&wanted.pod.netns, address, Exempt::Proxy).await {
                     Ok(stream) => Ok(Upstream::Tcp(stream, self.telemetry.open(flow))),
                     Err(failure) => Err((Box::new(flow), failure)),
                 }
             }
-            Hop::DirectByName { hostname, .. } => Err((Box::new(flow), nameless(&hostname))),
+            Hop::DirectByName { hostname, port, .. } => {
+                match self.dial_by_name(&wanted.pod, &hostname, port, wanted.app.ip()).await {
+                    Ok(stream) => {
+                        flow.destination_address = stream.peer_addr().ok();
+                        Ok(Upstream::Tcp(stream, self.telemetry.open(flow)))
+                    }
+                    Err(failure) => Err((Box::new(flow), failure)),
+                }
+            }
             Hop::SameNode { address, workload } => self.same_node(wanted, address, &workload, flow).await,
             Hop::Hbone { address, gateway, expected, .. } => {
                 flow.destination_address = Some(address);
@@ -271,6 +362,13 @@ impl Outbound {
                 }
             }
         }
+    }
+
+    /// To the first address of a name that answers; those of the family of `like`, which the pod has, come first.
+    async fn dial_by_name(&self, pod: &Pod, hostname: &Arc<str>, port: u16, like: IpAddr) -> Result<TcpStream, Failure> {
+        let addresses = self.names.addresses(hostname, like).await?;
+        let addresses: Vec<_> = addresses.into_iter().take(MOST_ADDRESSES).map(|ip| SocketAddr::new(ip, port)).collect();
+        self.dialer.dial_first(&pod.netns, &addresses, Exempt::Proxy).await
     }
 
     /// The destination's policy is judged here, then the connection goes over the veth like any of the pod's own, so that
@@ -363,9 +461,11 @@ impl Outbound {
         service: Option<Arc<str>>,
     ) -> Result<http::Transport, Failure> {
         match hop {
-            Hop::Direct { address, .. } => Ok(self.dialer.dial_app(&pod.netns, *address, Exempt::Proxy).await?.into()),
+            Hop::Direct { address, .. } | Hop::Outside { address } => {
+                Ok(self.dialer.dial_app(&pod.netns, *address, Exempt::Proxy).await?.into())
+            }
             Hop::SameNode { address, .. } => Ok(self.dialer.dial_app(&pod.netns, *address, Exempt::ProxyToken).await?.into()),
-            Hop::DirectByName { hostname, .. } => Err(nameless(hostname)),
+            Hop::DirectByName { hostname, port, .. } => Ok(self.dial_by_name(pod, hostname, *port, app.ip()).await?.into()),
             Hop::Hbone { address, gateway, expected, .. } => {
                 Ok(self.open(pod, worker, source, app, *address, *gateway, expected.clone(), service).await?.into())
             }
@@ -404,8 +504,20 @@ pub(crate) fn broken(error: &copy::CopyError) -> Failure {
     Failure::new(reason, error.source.to_string())
 }
 
-fn nameless(hostname: &str) -> Failure {
-    Failure::new(Reason::ConnectFailed, format!("{hostname} has no address and names are not resolved here"))
+/// What a failure to connect says of its endpoint; None: nothing, as what policy or this side's own limits refuse.
+pub(crate) fn seen_of(reason: Reason) -> Option<Outcome> {
+    match reason {
+        Reason::ConnectDenied
+        | Reason::PolicyDeny
+        | Reason::NoAllowMatched
+        | Reason::PolicyNotLoaded
+        | Reason::Overload
+        | Reason::CertificatePending
+        | Reason::UpstreamOverflow
+        | Reason::Internal => None,
+        Reason::ConnectTimeout => Some(Outcome::TimedOut),
+        _ => Some(Outcome::ConnectFailed),
+    }
 }
 
 fn refused(refusal: Refusal, original: SocketAddr) -> Failure {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -11,6 +12,9 @@ use crate::{
     enrol::netns::Netns,
     reason::{Failure, Reason},
 };
+
+/// So long an address is alone in being tried (RFC 8305 §8).
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// Makes connections that leave from a pod's namespace and are not captured again.
 #[derive(Clone)]
@@ -26,6 +30,28 @@ impl Dialer {
         let stream = self.dial(netns, to, how).await?;
         copy::break_on_close(&stream);
         Ok(stream)
+    }
+
+    /// Connects to an application at the first of these addresses that answers, in their order: the next is tried as soon as
+    /// one has failed, and beside one that has not answered for a while (RFC 8305 §5). `to` is not empty.
+    pub async fn dial_first(&self, netns: &Netns, to: &[SocketAddr], how: Exempt) -> Result<TcpStream, Failure> {
+        let mut attempts = FuturesUnordered::new();
+        let mut rest = to.iter();
+        let mut last = None;
+        loop {
+            if let Some(address) = rest.next() {
+                attempts.push(self.dial_app(netns, *address, how));
+            }
+            let more = rest.len() > 0;
+            tokio::select! {
+                Some(done) = attempts.next() => match done {
+                    Ok(stream) => return Ok(stream),
+                    Err(failure) => last = Some(failure),
+                },
+                () = tokio::time::sleep(STAGGER), if more => {}
+                else => return Err(last.expect("there was an address")),
+            }
+        }
     }
 
     /// Connects to `to` with the pod's own address, so that the network sees pod to pod.

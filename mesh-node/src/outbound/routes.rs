@@ -1,9 +1,8 @@
 //! Where a connection goes that carries no requests, by the routes of the service that was dialled.
 
-use std::{io::Cursor, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Cursor, sync::Arc, time::Duration};
 
 use mesh_policy::{
-    destination::Candidates,
     model::{Service, Snapshot},
     routing,
 };
@@ -15,7 +14,7 @@ use tokio::{
 
 use super::{Outbound, connection::Wanted};
 use crate::{
-    http,
+    http::{self, Endpoints},
     reason::{Failure, Reason},
 };
 
@@ -38,17 +37,30 @@ enum Opening {
 
 impl Outbound {
     /// The endpoints of the backend that a service's TLS or TCP routes choose; None: there are none for this connection.
+    /// `server_name` is the connection's, where it is known already.
     pub(super) async fn routed(
         &self,
         wanted: &Wanted,
         snapshot: &Arc<Snapshot>,
         service: &Arc<Service>,
+        server_name: Option<String>,
         app: &TcpStream,
-    ) -> Result<Option<Candidates>, Failure> {
-        let dialled = SocketAddr::new(wanted.original.ip().to_canonical(), wanted.original.port());
+    ) -> Result<Option<Endpoints>, Failure> {
+        let dialled = wanted.dialled();
         let source = &wanted.source;
-        let Some(routes) = snapshot.routes(&service.key(), dialled.port(), &source.namespace) else { return Ok(None) };
-        let opening = if routes.tls.is_empty() { Opening::Other } else { opening(app, snapshot.http().detection_timeout).await };
+        let routes = |name: Option<&str>| snapshot.routes_for(service, dialled.port(), &source.namespace, name);
+        // Hosts that a wildcard stands for may have routes of their own.
+        let asks = service.hostname.starts_with('*') || routes(None).is_some_and(|routes| !routes.tls.is_empty());
+        let opening = match server_name {
+            Some(name) => Opening::Tls { server_name: Some(name) },
+            None if asks => opening(app, snapshot.http().detection_timeout).await,
+            None => Opening::Other,
+        };
+        let name = match &opening {
+            Opening::Tls { server_name } => server_name.as_deref(),
+            Opening::Other => None,
+        };
+        let Some(routes) = routes(name) else { return Ok(None) };
         let (client, server) = (wanted.app.ip(), dialled.ip());
         let backends = match &opening {
             Opening::Tls { server_name } => routing::select_tls(routes, source, server_name.as_deref(), client, server),
@@ -58,6 +70,14 @@ impl Outbound {
         let none = || Failure::new(Reason::InvalidBackend, format!("{}: no backend has a weight", routes.key));
         let backend = routing::choose_backend(backends, &mut fastrand::Rng::new()).ok_or_else(none)?;
         http::endpoints(snapshot, source, &backend.to, &wanted.pod, dialled).map(Some)
+    }
+}
+
+/// The server name that a connection begins with, if that is seen within `patience` of now.
+pub(super) async fn server_name(app: &TcpStream, patience: Duration) -> Option<String> {
+    match opening(app, patience).await {
+        Opening::Tls { server_name } => server_name,
+        Opening::Other => None,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_policy::model::{
-    Health, Identity, LoadBalancing, Locality, NetworkMode, Service, TrustDomain, TunnelProtocol, Workload, WorkloadKind,
-    WorkloadUid,
+    Exports, Health, Identity, LoadBalancing, Locality, NetworkMode, Service, TrustDomain, TunnelProtocol, Workload,
+    WorkloadKind, WorkloadUid,
 };
 
 use super::{Cluster, Direction, Flow, Party, RequestFacts, RequestRecord, Security, Telemetry, Transport};
@@ -49,6 +49,7 @@ pub(crate) fn service(name: &str) -> Arc<Service> {
         ports: Vec::new(),
         subject_alt_names: Vec::new(),
         load_balancing: LoadBalancing::default(),
+        exports: Exports::Everywhere,
     })
 }
 

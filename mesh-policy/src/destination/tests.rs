@@ -8,13 +8,14 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{Hop, Plan, plan, plan_with};
+use super::{Hop, Plan, plan, plan_named, plan_with};
 use crate::{
     balance::Standing,
     fixtures::{Idle, Serves, key, pod, service, uid},
     model::{
-        Balance, Document, HashAlgorithm, HashKey, Health, HealthPolicy, LoadBalancing, Model, NetworkMode, OutboundPolicy,
-        RoutingMode, RoutingScope, TrafficKey, TrafficPolicy, TrafficRule, TunnelProtocol, Workload,
+        AppProtocol, Balance, Document, Exports, HashAlgorithm, HashKey, Health, HealthPolicy, LoadBalancing, Model, NetworkMode,
+        OutboundPolicy, PortMapping, RoutingMode, RoutingScope, ServiceKey, TrafficKey, TrafficPolicy, TrafficRule,
+        TunnelProtocol, Workload,
     },
 };
 
@@ -89,6 +90,69 @@ fn registry_only_refuses_what_the_mesh_does_not_name() {
     }
 }
 
+/// Addresses that nobody has, on ports that entries declare.
+#[test]
+fn a_connection_to_nobody_is_planned_by_what_it_says() {
+    let mut model = mesh();
+    let entry = |name: &str, hostname: &str, port: u16, protocol| {
+        let mut entry = service(name, &[], &[(port, port)]);
+        (entry.hostname, entry.ports[0].protocol) = (hostname.into(), protocol);
+        entry
+    };
+    let mut passing = entry("shop/passing", "*.example.com", 443, AppProtocol::Tls);
+    passing.load_balancing.mode = RoutingMode::Passthrough;
+    model.upsert_service(passing);
+    model.upsert_service(entry("shop/fixed", "fixed.example.com", 443, AppProtocol::Tls));
+    model.upsert_service(entry("shop/lines", "lines.example.com", 5432, AppProtocol::Tcp));
+    model.upsert_service(entry("shop/empty-lines", "empty.example.com", 5433, AppProtocol::Tcp));
+    let outside = |name: &str, host: &str, port: u16| {
+        let mut outside = Workload { tunnel: TunnelProtocol::None, ..pod(name, &["203.0.113.200"]) };
+        let key = ServiceKey { namespace: "shop".into(), hostname: host.into() };
+        outside.services.insert(key, vec![PortMapping { service_port: port, target_port: port }]);
+        outside
+    };
+    model.upsert_workload(outside("shop/vm-1", "fixed.example.com", 443));
+    model.upsert_workload(outside("shop/vm-2", "lines.example.com", 5432));
+    let by_name = |model: &Model, dialled: &str, name: Option<&str>| {
+        let snapshot = model.snapshot();
+        let source = snapshot.workload(&uid("shop/page")).expect("the source is there");
+        let dialled = dialled.parse().expect("an address and a port");
+        plan_words(plan_named(&snapshot, source, dialled, name, &|_, _, _| Standing::default()))
+    };
+    assert_eq!(words(&model, "192.0.2.1:443"), "by name 192.0.2.1:443");
+    assert_eq!(words(&model, "10.1.7.7:443"), "wait UNKNOWN_ADDRESS");
+    assert_eq!(by_name(&model, "192.0.2.1:443", Some("a.example.com")), "passthrough 192.0.2.1:443 for shop/passing");
+    assert_eq!(by_name(&model, "192.0.2.1:443", Some("fixed.example.com")), "shop/fixed: direct 203.0.113.200:443");
+    assert_eq!(by_name(&model, "192.0.2.1:443", Some("example.org")), "passthrough 192.0.2.1:443");
+    assert_eq!(by_name(&model, "192.0.2.1:443", None), "passthrough 192.0.2.1:443");
+    assert_eq!(words(&model, "192.0.2.1:5432"), "shop/lines: direct 203.0.113.200:5432");
+    assert_eq!(words(&model, "192.0.2.1:5433"), "refused NO_ENDPOINTS");
+    model.mesh.outbound_policy = OutboundPolicy::RegistryOnly;
+    assert_eq!(words(&model, "192.0.2.1:443"), "by name 192.0.2.1:443");
+    assert_eq!(by_name(&model, "192.0.2.1:443", Some("example.org")), "refused REGISTRY_ONLY");
+    assert_eq!(by_name(&model, "192.0.2.1:443", None), "refused REGISTRY_ONLY");
+    assert_eq!(by_name(&model, "192.0.2.1:443", Some("a.example.com")), "passthrough 192.0.2.1:443 for shop/passing");
+    assert_eq!(words(&model, "192.0.2.1:5432"), "shop/lines: direct 203.0.113.200:5432");
+    assert_eq!(words(&model, "192.0.2.1:22"), "refused REGISTRY_ONLY");
+}
+
+/// A ServiceEntry that is exported to others only is not there.
+#[test]
+fn what_is_not_exported_to_the_client_is_nobodys() {
+    let mut model = mesh();
+    for (name, address) in [("shop/external", "198.51.100.7"), ("shop/range", "203.0.113.0/24")] {
+        let mut private = service(name, &[address], &[(443, 443)]);
+        private.load_balancing.mode = RoutingMode::Passthrough;
+        private.exports = Exports::To(["bank".into()].into());
+        model.upsert_service(private);
+    }
+    assert_eq!(words(&model, "198.51.100.7:443"), "passthrough 198.51.100.7:443");
+    assert_eq!(words(&model, "203.0.113.9:443"), "passthrough 203.0.113.9:443");
+    model.mesh.outbound_policy = OutboundPolicy::RegistryOnly;
+    assert_eq!(words(&model, "198.51.100.7:443"), "refused REGISTRY_ONLY");
+    assert_eq!(words(&model, "203.0.113.9:443"), "refused REGISTRY_ONLY");
+}
+
 #[test]
 fn a_pod_captured_here_needs_no_tunnel_whatever_the_controller_knows_yet() {
     let mut model = mesh();
@@ -117,7 +181,7 @@ fn the_next_endpoint_is_another_one_and_tries_are_bounded() {
         let mut rng = Rng::with_seed(count);
         let mut hops: Vec<_> = std::iter::from_fn(|| candidates.next_hop(&|_| false, &Idle, &mut rng)).collect();
         assert_eq!(hops.len(), expected, "{count} endpoints");
-        hops.sort_by_key(|hop| hop.workload().uid.clone());
+        hops.sort_by_key(|hop| hop.workload().expect("a workload").uid.clone());
         hops.dedup();
         assert_eq!(hops.len(), expected, "{count} endpoints, one came twice");
     }
@@ -148,7 +212,8 @@ fn connections_follow_destination_rules_and_what_the_client_has_seen() {
         let first = |seed| match plan_with(&snapshot, source, dialled, &|_, _, _| standing.clone()) {
             Plan::Connect(mut candidates) => {
                 let hop = candidates.next_hop(&|_| false, &Idle, &mut Rng::with_seed(seed)).expect("one");
-                format!("{}/{}", hop.workload().namespace, hop.workload().name)
+                let workload = hop.workload().expect("a workload");
+                format!("{}/{}", workload.namespace, workload.name)
             }
             other => format!("{other:?}"),
         };
@@ -254,14 +319,19 @@ fn plan_of(model: &Model, dialled: &str) -> Plan {
 
 /// The plan, and its first hop, in words.
 fn words(model: &Model, dialled: &str) -> String {
+    plan_words(plan_of(model, dialled))
+}
+
+fn plan_words(plan: Plan) -> String {
     let is_local = |workload: &_| [uid("shop/page"), uid("shop/here")].contains(workload);
-    match plan_of(model, dialled) {
+    match plan {
         Plan::Passthrough { address, service: None } => format!("passthrough {address}"),
         Plan::Passthrough { address, service: Some(service) } => {
             format!("passthrough {address} for {}/{}", service.namespace, service.name)
         }
         Plan::Wait { refusal } => format!("wait {refusal}"),
-        Plan::Refused { refusal } => format!("refused {refusal}"),
+        Plan::Unnamed { address } => format!("by name {address}"),
+        Plan::Refused { refusal, .. } => format!("refused {refusal}"),
         Plan::Connect(mut candidates) => {
             let hop = candidates.next_hop(&is_local, &Idle, &mut Rng::with_seed(7)).expect("a plan has a first hop");
             let hop = hop_words(&hop);
@@ -273,6 +343,7 @@ fn words(model: &Model, dialled: &str) -> String {
 fn hop_words(hop: &Hop) -> String {
     match hop {
         Hop::Direct { address, .. } => format!("direct {address}"),
+        Hop::Outside { address } => format!("outside {address}"),
         Hop::DirectByName { hostname, port, .. } => format!("look up {hostname}, direct port {port}"),
         Hop::SameNode { address, .. } => format!("same node {address}"),
         Hop::Hbone { address, gateway, expected, .. } => {

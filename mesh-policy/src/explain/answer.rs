@@ -20,7 +20,7 @@ pub struct Explanation {
     pub route: Route,
     /// What is answered without asking any endpoint; None: the request is forwarded.
     pub answer: Option<Answer>,
-    /// What the rule does to the request beside forwarding it.
+    /// What is done to the request beside forwarding it; None: it is not HTTP, or no rule matches.
     pub treatment: Option<Treatment>,
     /// By weight; one where no rule applies.
     pub backends: Vec<Backend>,
@@ -31,6 +31,11 @@ pub struct Explanation {
 pub enum BoundTo {
     /// `namespace/hostname` and its port.
     Service {
+        service: String,
+        port: u16,
+    },
+    /// A ServiceEntry, which the host or the server name says: the address is nobody's.
+    Entry {
         service: String,
         port: u16,
     },
@@ -92,9 +97,11 @@ pub enum Answer {
     NoRoute,
     /// 500: the rule names no backend, or none with a weight.
     NoBackend,
+    /// 502: no ServiceEntry stands for the host, and `outboundTrafficPolicy` is `REGISTRY_ONLY`.
+    NotRegistered,
 }
 
-/// From the rule, as the node applies it.
+/// From the rule, as the node applies it; where there are no rules, what applies to every request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Treatment {
     /// None: no limit.

@@ -10,11 +10,14 @@ use http::HeaderMap;
 
 use super::{Authorization, Backend, Change, Endpoint, Judgement, Transport, is_captured, name_of, named};
 use crate::{
-    authz::{Connection, Outcome, decide, decide_request},
+    authz::{Connection, Outcome, decide, decide_request, needs_request},
     balance::{InFlight, Member, Query, Standing},
     destination::{Hop, Refusal, to_dialled_workload},
-    http::{Request, authority},
-    model::{Backend as Routed, HeaderOps, Health, Service, Snapshot, Subset, TrafficPolicy, TrafficRule, Workload, WorkloadUid},
+    http::{Request, apply_header_ops, authority, normalize_path},
+    model::{
+        AppProtocol, Backend as Routed, Health, PathNormalization, RoutingMode, Service, Snapshot, Subset, TrafficPolicy,
+        TrafficRule, Workload, WorkloadUid,
+    },
     routing::change_path,
 };
 
@@ -57,15 +60,23 @@ impl Asked<'_> {
         let rule = service.and_then(|service| self.snapshot.traffic(&service.key(), &self.source.namespace));
         let chosen = subset.map(|name| rule.and_then(|rule| rule.subsets.get(name)).ok_or_else(|| format!("no subset {name}")));
         let policy = policy(rule, *port, *subset);
-        let arriving = self.request.map(|request| Arriving::new(request, change));
+        let how = self.snapshot.http().normalization;
+        let arriving = match self.request.map(|request| Arriving::new(request, change, how)).transpose() {
+            Ok(arriving) => arriving,
+            // The node answers 400.
+            Err(why) => return Backend { policy: policy.clone(), ..broken(place, weight, total, why) },
+        };
         let (endpoints, unavailable) = match (service, workload, chosen.transpose()) {
             (_, _, Err(why)) => (Vec::new(), Some(why)),
             (service, Some(workload), Ok(_)) => {
                 let address = Some(SocketAddr::new(self.dialled.ip(), self.dialled.port()));
                 (vec![self.endpoint(workload, address, Some(0), *service, arriving.as_ref())], None)
             }
+            (Some(service), None, Ok(_)) if service.load_balancing.mode == RoutingMode::Passthrough => {
+                (vec![self.as_dialled()], None)
+            }
             (Some(service), None, Ok(subset)) => self.endpoints(service, *port, subset, policy, arriving.as_ref()),
-            (None, None, Ok(_)) => (Vec::new(), Some(Refusal::UnknownAddress.code().to_owned())),
+            (None, None, Ok(_)) => (vec![self.as_dialled()], None),
         };
         Backend {
             service: service.map(|service| service.key().to_string()),
@@ -80,6 +91,20 @@ impl Asked<'_> {
             policy: policy.clone(),
             unavailable,
             endpoints,
+        }
+    }
+
+    /// Who has the address that was dialled, whoever that is.
+    fn as_dialled(&self) -> Endpoint {
+        Endpoint {
+            workload: "the address dialled".into(),
+            address: Some(self.dialled),
+            healthy: true,
+            tier: Some(0),
+            locality: "//".into(),
+            node: "".into(),
+            transport: Transport::Plaintext,
+            authorization: Authorization::NotEnforced,
         }
     }
 
@@ -143,7 +168,7 @@ impl Asked<'_> {
                 Transport::Hbone { expected: expected.iter().map(ToString::to_string).collect() }
             }
             Some(Hop::SameNode { .. }) => Transport::SameNode,
-            Some(Hop::Direct { .. } | Hop::DirectByName { .. }) | None => Transport::Plaintext,
+            Some(Hop::Direct { .. } | Hop::DirectByName { .. } | Hop::Outside { .. }) | None => Transport::Plaintext,
         }
     }
 
@@ -158,13 +183,34 @@ impl Asked<'_> {
             destination_ip: address.ip(),
             destination_port: address.port(),
         };
-        // The destination looks at requests where it was declared to speak HTTP.
-        let speaks_http = self.snapshot.http().enabled && self.snapshot.protocol_at(workload, address.port()).is_http();
+        // The destination looks at requests where it was declared to speak HTTP, or where nobody has and a policy asks.
+        let declared = self.snapshot.protocol_at(workload, address.port());
+        let looked_at = declared == AppProtocol::Unknown && needs_request(self.snapshot, workload);
+        let speaks_http = self.snapshot.http().enabled && (declared.is_http() || looked_at);
         let verdict = match arriving.filter(|_| speaks_http) {
             Some(arriving) => decide_request(self.snapshot, workload, &connection, &arriving.request()),
             None => decide(self.snapshot, workload, &connection),
         };
         Authorization::Judged { outcome: judgement(&verdict.outcome), dry_run: verdict.dry_run.as_ref().map(judgement) }
+    }
+}
+
+/// A backend that the rule leaves no right request for.
+fn broken(place: &Place<'_>, weight: u32, total: u64, why: &str) -> Backend {
+    let Place { service, port, subset, workload: _ } = place;
+    Backend {
+        service: service.map(|service| service.key().to_string()),
+        port: *port,
+        subset: subset.cloned(),
+        weight,
+        percent: percent(weight, total),
+        path: None,
+        host: None,
+        path_change: None,
+        destination_rule: None,
+        policy: TrafficPolicy::default(),
+        unavailable: Some(why.to_owned()),
+        endpoints: Vec::new(),
     }
 }
 
@@ -219,7 +265,10 @@ struct Arriving<'a> {
 }
 
 impl<'a> Arriving<'a> {
-    fn new(request: &'a Request<'a>, change: Option<&Change<'_>>) -> Self {
+    /// As the node makes it (`http::client`): path and host are rewritten, then the rule's header operations apply, then the
+    /// backend's; what comes of each is brought into form. Err: it can not be, as a reason code.
+    fn new(request: &'a Request<'a>, change: Option<&Change<'_>>, how: PathNormalization) -> Result<Self, &'static str> {
+        const BROKEN: &str = "BAD_REQUEST";
         let query = request.query.map_or_else(String::new, |query| format!("?{query}"));
         let mut arriving = Self {
             request,
@@ -228,18 +277,30 @@ impl<'a> Arriving<'a> {
             host_port: request.host_port,
             headers: request.headers.clone(),
         };
-        let Some(change) = change else { return arriving };
+        let Some(change) = change else { return Ok(arriving) };
         if let Some(rewrite) = change.rewrite() {
             if let Some(path) = &rewrite.path {
-                arriving.path_and_query = change_path(path, change.matched, &arriving.path_and_query);
+                let changed = change_path(path, change.matched, &arriving.path_and_query);
+                let normal = normalize_path(&changed, how).map_err(|_| BROKEN)?;
+                arriving.path_and_query = normal.into_owned();
             }
-            if let Some(named) = rewrite.host.as_deref().and_then(|host| authority(host).ok()) {
-                (arriving.host, arriving.host_port) = (named.host.into_owned(), named.port);
+            if let Some(host) = &rewrite.host {
+                arriving.name(host)?;
             }
         }
-        apply(&change.action.request_headers, &mut arriving.headers);
-        apply(&change.backend.request_headers, &mut arriving.headers);
-        arriving
+        for ops in [&change.action.request_headers, &change.backend.request_headers] {
+            let authority = apply_header_ops(ops, &mut arriving.headers, |value| Some(value.clone()));
+            if let Some(authority) = authority {
+                arriving.name(authority.to_str().map_err(|_| BROKEN)?)?;
+            }
+        }
+        Ok(arriving)
+    }
+
+    fn name(&mut self, raw: &str) -> Result<(), &'static str> {
+        let named = authority(raw).map_err(|_| "BAD_REQUEST")?;
+        (self.host, self.host_port) = (named.host.into_owned(), named.port);
+        Ok(())
     }
 
     fn request(&self) -> Request<'_> {
@@ -248,19 +309,6 @@ impl<'a> Arriving<'a> {
             None => (&*self.path_and_query, None),
         };
         Request { host: &self.host, host_port: self.host_port, path, query, headers: &self.headers, ..*self.request }
-    }
-}
-
-fn apply(ops: &HeaderOps, headers: &mut HeaderMap) {
-    let HeaderOps { set, add, remove } = ops;
-    for header in set {
-        headers.insert(header.name.0.clone(), header.value.0.clone());
-    }
-    for header in add {
-        headers.append(header.name.0.clone(), header.value.0.clone());
-    }
-    for name in remove {
-        headers.remove(&name.0);
     }
 }
 

@@ -8,9 +8,9 @@ use crate::{
     http::tests::written::Written,
     model::{
         Action, AppProtocol, Authorization as Policy, Backend, BackendRef, Clause, ConnectionMatch, Health, HttpAction,
-        HttpMatch, HttpRule, Match, Model, Origin, PathPattern, PolicyKey, RequestMatch, Routes, RoutesKey, Rule, Scope, Service,
-        Snapshot, StringMatch, Subset, Target, TcpRule, TlsRule, TrafficKey, TrafficPolicy, TrafficRule, TunnelProtocol,
-        Workload,
+        HttpMatch, HttpRule, Match, Model, Origin, OutboundPolicy, PathPattern, PolicyKey, RequestMatch, Routes, RoutesKey,
+        RoutingMode, Rule, Scope, Service, Snapshot, StringMatch, Subset, Target, TcpRule, TlsRule, TrafficKey, TrafficPolicy,
+        TrafficRule, TunnelProtocol, Workload,
     },
 };
 
@@ -323,6 +323,49 @@ fn addresses_that_nobody_has_are_explained_too() {
     assert_eq!(ask(&snapshot, "192.0.2.1:80", "/").bound, BoundTo::Passthrough { service: None });
     assert_eq!(ask(&snapshot, "10.7.0.1:80", "/").bound, BoundTo::Unknown { code: "UNKNOWN_ADDRESS" });
     assert_eq!(ask(&snapshot, "10.96.0.1:81", "/").bound, BoundTo::Refused { code: "NO_SERVICE_PORT" });
+}
+
+#[test]
+fn a_service_entry_is_explained_by_the_name_that_is_asked_for() {
+    let mut model = shop();
+    let entry = |name: &str, host: &str, protocol, mode| {
+        let mut entry = service(name, &[], &[(443, 443)]);
+        (entry.hostname, entry.ports[0].protocol, entry.load_balancing.mode) = (host.into(), protocol, mode);
+        entry
+    };
+    model.upsert_service(Service {
+        ports: vec![crate::model::ServicePort { service_port: 80, target_port: 80, protocol: AppProtocol::Http11 }],
+        ..entry("shop/wild", "*.example.com", AppProtocol::Http11, RoutingMode::Passthrough)
+    });
+    model.upsert_service(entry("shop/tls", "www.example.org", AppProtocol::Tls, RoutingMode::Passthrough));
+    let wild = "shop/*.example.com".to_owned();
+    let nobody = super::ANY_OUTSIDE.to_string();
+    let asked = |model: &Model, host: &str| ask(&model.snapshot(), &format!("{nobody}:80"), &format!("http://{host}/a"));
+    let explained = asked(&model, "foo.example.com");
+    assert_eq!(explained.bound, BoundTo::Entry { service: wild, port: 80 });
+    assert_eq!(workloads(&explained, 0), [("the address dialled", Some(0))]);
+    let treatment = explained.treatment.expect("what applies to every request");
+    assert!(treatment.retry_is_default && treatment.retry.attempts == 2);
+    assert_eq!(asked(&model, "foo.example.net").bound, BoundTo::Passthrough { service: None });
+
+    let by_sni = |model: &Model, sni| {
+        let snapshot = model.snapshot();
+        let source = snapshot.workload_at(address("10.1.0.1")).expect("the page");
+        let dialled = format!("{nobody}:443").parse().expect("an address");
+        explain(&snapshot, &Question { source, dialled, sni, request: None }).bound
+    };
+    let tls = BoundTo::Entry { service: "shop/www.example.org".into(), port: 443 };
+    assert_eq!(by_sni(&model, Some("www.example.org")), tls);
+    assert_eq!(by_sni(&model, None), BoundTo::Passthrough { service: None });
+
+    model.mesh.outbound_policy = OutboundPolicy::RegistryOnly;
+    let refused = asked(&model, "foo.example.net");
+    assert_eq!((refused.bound, refused.answer), (BoundTo::Refused { code: "REGISTRY_ONLY" }, Some(Answer::NotRegistered)));
+    assert_eq!(by_sni(&model, Some("www.example.org")), tls);
+    assert_eq!(by_sni(&model, Some("example.org")), BoundTo::Refused { code: "REGISTRY_ONLY" });
+    let snapshot = model.snapshot();
+    let source = snapshot.workload_at(address("10.1.0.1")).expect("the page");
+    assert_eq!(resolve(&snapshot, source, "any.example.com"), Some(super::ANY_OUTSIDE));
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub use route::{
     RetryOn, RetryPolicy, Rewrite, Routes, RoutesKey, Target, TcpRule, TlsRule, UnmatchedPreflights,
 };
 pub use service::{
-    AppProtocol, HealthPolicy, LoadBalancing, RoutingMode, RoutingScope, Service, ServiceKey, ServicePort, VirtualAddress,
+    AppProtocol, Exports, HealthPolicy, LoadBalancing, RoutingMode, RoutingScope, Service, ServiceKey, ServicePort,
+    VirtualAddress,
 };
 pub use snapshot::{Endpoint, Model, Snapshot};
 pub use text::{Pattern, PatternError, TextMatch};

@@ -1,6 +1,6 @@
 //! A name with virtual addresses and ports, behind which workloads stand.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,25 @@ pub struct Service {
     /// SPIFFE identities (as URI) that an endpoint may have instead of its own, if any are named.
     pub subject_alt_names: Vec<Arc<str>>,
     pub load_balancing: LoadBalancing,
+    pub exports: Exports,
+}
+
+/// Whose clients know a service.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Exports {
+    #[default]
+    Everywhere,
+    /// Those of these namespaces alone: for all others it is as if there were none.
+    To(BTreeSet<Arc<str>>),
+}
+
+impl Exports {
+    pub fn include(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::To(namespaces) => namespaces.contains(namespace),
+        }
+    }
 }
 
 impl Service {
@@ -38,6 +57,13 @@ impl Service {
 
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.service_port == number)
+    }
+
+    /// Whether it came from a ServiceEntry: a Kubernetes Service's hostname begins with its name and namespace.
+    pub fn is_entry(&self) -> bool {
+        let rest = self.hostname.strip_prefix(&*self.name).and_then(|rest| rest.strip_prefix('.'));
+        let rest = rest.and_then(|rest| rest.strip_prefix(&*self.namespace));
+        !rest.is_some_and(|rest| rest.starts_with(".svc"))
     }
 }
 

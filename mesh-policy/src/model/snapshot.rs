@@ -34,6 +34,8 @@ pub struct Snapshot {
     by_virtual_address: HashMap<IpAddr, Arc<Service>>,
     /// Ranges of ServiceEntries, longest prefix first.
     ranges: Vec<(IpNet, Arc<Service>)>,
+    /// ServiceEntries by their ports, in the order of their keys.
+    entries: HashMap<u16, Vec<Arc<Service>>>,
     endpoints: HashMap<ServiceKey, Arc<[Endpoint]>>,
     pools: HashMap<ServiceKey, Pool>,
     global_policies: Vec<Arc<Authorization>>,
@@ -75,6 +77,11 @@ impl Snapshot {
             .or_else(|| self.ranges.iter().find(|(range, _)| range.contains(&address)).map(|(_, service)| service))
     }
 
+    /// The ServiceEntries that declare a port, in the order of their keys.
+    pub fn entries_at(&self, port: u16) -> &[Arc<Service>] {
+        self.entries.get(&port).map_or(&[], |entries| entries)
+    }
+
     /// The workloads behind a service, in the order of their uids.
     pub fn endpoints(&self, key: &ServiceKey) -> &[Endpoint] {
         self.endpoints.get(key).map_or(&[], |endpoints| endpoints)
@@ -102,6 +109,23 @@ impl Snapshot {
         let key = |consumer| RoutesKey { service: service.clone(), port, consumer };
         let of = |consumer| self.model.routes.get(&key(consumer));
         of(Some(client_namespace.clone())).or_else(|| of(None))
+    }
+
+    /// The same for one host. A service whose hostname is a wildcard may have routes for hosts that it stands for: those of
+    /// the host itself come first, then those of the longest wildcard.
+    pub fn routes_for(
+        &self,
+        service: &Service,
+        port: u16,
+        client_namespace: &Arc<str>,
+        host: Option<&str>,
+    ) -> Option<&Arc<Routes>> {
+        let key = |hostname: &str| ServiceKey { namespace: service.namespace.clone(), hostname: hostname.into() };
+        let named = host.filter(|_| service.hostname.starts_with('*')).and_then(|host| {
+            let mut narrower = names_of(host).take_while(|name| name.len() > service.hostname.len());
+            narrower.find_map(|name| self.routes(&key(&name), port, client_namespace))
+        });
+        named.or_else(|| self.routes(&service.key(), port, client_namespace))
     }
 
     /// The treatment of a service's endpoints for a client's namespace: its own, else everybody's.
@@ -139,6 +163,12 @@ impl Snapshot {
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Authorization>> {
         self.model.policies.values()
     }
+}
+
+/// A host, then the wildcards that stand for it, the longest first.
+fn names_of(host: &str) -> impl Iterator<Item = String> + '_ {
+    let wildcards = host.match_indices('.').map(|(at, _)| format!("*{}", &host[at..]));
+    std::iter::once(host.to_owned()).chain(wildcards)
 }
 
 /// The model as its single writer holds it.
@@ -228,6 +258,11 @@ impl Model {
                 None => Pool::new(service.clone(), behind),
             };
             snapshot.pools.insert(key, pool);
+            if service.is_entry() {
+                for port in &service.ports {
+                    snapshot.entries.entry(port.service_port).or_default().push(service.clone());
+                }
+            }
             for address in &service.addresses {
                 if address.range.prefix_len() == address.range.max_prefix_len() {
                     snapshot.by_virtual_address.entry(address.range.addr()).or_insert_with(|| service.clone());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_policy::model::RequestMatch;
+use mesh_policy::model::{Exports, RequestMatch};
 use prost::Message;
 use prost_types::Any;
 
@@ -11,6 +11,7 @@ use crate::{config, type_url, workload::Extension};
 
 const LABELS: &str = "keelson.labels";
 const REQUEST: &str = "keelson.request";
+const EXPORTS: &str = "keelson.exports";
 
 fn write(name: &str, type_url: &str, message: &impl Message) -> Extension {
     let config = Any { type_url: type_url.into(), value: message.encode_to_vec() };
@@ -35,6 +36,23 @@ pub(super) fn wire_labels(labels: &BTreeMap<Arc<str>, Arc<str>>) -> Vec<Extensio
     }
     let labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     vec![write(LABELS, type_url::LABELS, &config::Labels { labels })]
+}
+
+/// Whose clients know a service; extensions of others are passed over, as above.
+pub(super) fn exports(extensions: &[Extension]) -> Result<Exports, Cause> {
+    let Some(found) = extensions.iter().find(|extension| extension.name == EXPORTS) else { return Ok(Exports::Everywhere) };
+    let config::Exports { namespaces } = read(found, type_url::EXPORTS)?;
+    Ok(Exports::To(namespaces.into_iter().map(Into::into).collect()))
+}
+
+pub(super) fn wire_exports(exports: &Exports) -> Vec<Extension> {
+    match exports {
+        Exports::Everywhere => Vec::new(),
+        Exports::To(namespaces) => {
+            let namespaces = namespaces.iter().map(ToString::to_string).collect();
+            vec![write(EXPORTS, type_url::EXPORTS, &config::Exports { namespaces })]
+        }
+    }
 }
 
 /// The conditions on a request that a match carries. Any other extension may say what the match means: it is refused.

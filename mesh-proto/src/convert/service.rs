@@ -7,6 +7,7 @@ use mesh_policy::model::{
 
 use super::{
     error::{At, Cause, ConvertError},
+    extension::{exports, wire_exports},
     network::{address, bytes_of, known, port, port_in_use, prefix},
 };
 use crate::workload::{self as wire, load_balancing as lb};
@@ -26,8 +27,7 @@ impl TryFrom<wire::Service> for model::Service {
             load_balancing,
             // Follows from the addresses.
             ip_families: _,
-            // Carry what other versions may add; nothing that decides who may speak to whom.
-            extensions: _,
+            extensions,
             // For names, not for addresses.
             canonical: _,
             // For ingress gateways.
@@ -67,13 +67,14 @@ impl TryFrom<wire::Service> for model::Service {
             ports,
             subject_alt_names: subject_alt_names.into_iter().map(Into::into).collect(),
             load_balancing,
+            exports: exports(&extensions).map_err(|cause| at.refuse("extensions", cause))?,
         })
     }
 }
 
 impl From<&model::Service> for wire::Service {
     fn from(service: &model::Service) -> Self {
-        let model::Service { name, namespace, hostname, addresses, ports, subject_alt_names, load_balancing } = service;
+        let model::Service { name, namespace, hostname, addresses, ports, subject_alt_names, load_balancing, exports } = service;
         Self {
             name: name.to_string(),
             namespace: namespace.to_string(),
@@ -82,6 +83,7 @@ impl From<&model::Service> for wire::Service {
             ports: ports.iter().copied().map(wire_port).collect(),
             subject_alt_names: subject_alt_names.iter().map(ToString::to_string).collect(),
             load_balancing: (*load_balancing != LoadBalancing::default()).then(|| wire_balancing(load_balancing)),
+            extensions: wire_exports(exports),
             ..Self::default()
         }
     }

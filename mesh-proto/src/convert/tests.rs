@@ -101,8 +101,12 @@ fn service() -> impl Strategy<Value = Service> {
     let modes = vec![RoutingMode::Unspecified, RoutingMode::Strict, RoutingMode::Failover, RoutingMode::Passthrough];
     let balancing = (select(modes), vec(select(scopes), 0..4), select(vec![HealthPolicy::OnlyHealthy, HealthPolicy::AllowAll]))
         .prop_map(|(mode, preference, health)| LoadBalancing { mode, preference, health });
-    (vec(text(), 3), vec(address, 0..3), vec(port, 0..3), vec(text(), 0..2), balancing).prop_map(
-        |(names, addresses, ports, subject_alt_names, load_balancing)| Service {
+    let exports = prop_oneof![
+        Just(Exports::Everywhere),
+        vec(text(), 0..3).prop_map(|namespaces| Exports::To(namespaces.into_iter().collect())),
+    ];
+    (vec(text(), 3), vec(address, 0..3), vec(port, 0..3), vec(text(), 0..2), balancing, exports).prop_map(
+        |(names, addresses, ports, subject_alt_names, load_balancing, exports)| Service {
             name: names[0].clone(),
             namespace: names[1].clone(),
             hostname: names[2].clone(),
@@ -110,6 +114,7 @@ fn service() -> impl Strategy<Value = Service> {
             ports,
             subject_alt_names,
             load_balancing,
+            exports,
         },
     )
 }

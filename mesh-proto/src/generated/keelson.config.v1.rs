@@ -20,3 +20,9 @@ pub struct RequestMatch {
     #[prost(bytes = "bytes", tag = "1")]
     pub json: ::prost::bytes::Bytes,
 }
+/// Extension `keelson.exports` of a service that is not for everybody: the namespaces whose clients know it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exports {
+    #[prost(string, repeated, tag = "1")]
+    pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}

@@ -42,6 +42,9 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn of(explanation: &Explanation) -> Self {
+        if explanation.answer == Some(Answer::NotRegistered) {
+            return answered(&Answer::NotRegistered);
+        }
         match &explanation.bound {
             BoundTo::Unknown { code } | BoundTo::Refused { code } => {
                 return Self::new(Kind::Refused, None, format!("connection refused: {code}"));
@@ -50,7 +53,7 @@ impl Outcome {
                 let of = service.as_ref().map(|service| format!(", as {service} says")).unwrap_or_default();
                 return Self::new(Kind::Passthrough, None, format!("passed on to {} as it is{of}", explanation.dialled));
             }
-            BoundTo::Service { .. } | BoundTo::Workload { .. } => {}
+            BoundTo::Service { .. } | BoundTo::Entry { .. } | BoundTo::Workload { .. } => {}
         }
         let abort = explanation.treatment.as_ref().and_then(|treatment| treatment.fault.abort);
         if let Some(Abort { with, share: Percent::ALL }) = abort {
@@ -83,6 +86,10 @@ fn answered(answer: &Answer) -> Outcome {
         },
         Answer::Respond { status } => {
             Outcome::new(Kind::Responded, Some(*status), format!("{status} answered by the rule itself"))
+        }
+        Answer::NotRegistered => {
+            let text = "502 no ServiceEntry stands for the host, and outboundTrafficPolicy is REGISTRY_ONLY";
+            Outcome::new(Kind::Refused, Some(502), text.into())
         }
         Answer::NoRoute => Outcome::new(Kind::NoRoute, Some(404), "404 no route".into()),
         Answer::NoBackend => {

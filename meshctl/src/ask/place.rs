@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mesh_policy::{
-    explain::resolve,
+    explain::{ANY_OUTSIDE, resolve},
     model::{AppProtocol, Service, Snapshot, Workload},
 };
 
@@ -56,7 +56,8 @@ pub(super) fn target(snapshot: &Snapshot, source: &Workload, text: &str, port: O
             source.namespace
         )
     };
-    let of_address = snapshot.service_at(address);
+    let entry = || mesh_policy::outside::by_name(snapshot, source, text).filter(|_| address == ANY_OUTSIDE);
+    let of_address = snapshot.service_at(address).or_else(entry);
     let behind = || snapshot.services().find(|service| mesh_policy::binding::names(text, service, &source.namespace));
     match of_address.or_else(behind) {
         Some(service) => to_service(snapshot, service, text, port),
@@ -71,6 +72,9 @@ fn to_service(snapshot: &Snapshot, service: &Service, host: &str, port: Option<u
     let place = |address, port| Place { address, port, host: host.to_owned(), host_port: named, protocol };
     if let Some(own) = service.addresses.first() {
         return Ok(place(own.range.addr(), named));
+    }
+    if service.is_entry() {
+        return Ok(place(ANY_OUTSIDE, named));
     }
     let mut endpoints = snapshot.endpoints(&key).iter().map(|endpoint| &endpoint.workload);
     let endpoint = endpoints.find(|workload| !workload.addresses.is_empty());

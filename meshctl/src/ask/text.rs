@@ -58,6 +58,9 @@ impl Answer {
 fn bound_to(bound: &BoundTo) -> String {
     match bound {
         BoundTo::Service { service: key, port } => format!("service {}, port {port}, by its address", service(key)),
+        BoundTo::Entry { service: key, port } => {
+            format!("service {}, port {port}, by the name that is asked for: the address is nobody's", service(key))
+        }
         BoundTo::Workload { workload, service: None } => format!("workload {workload}, by its own address: no routes"),
         BoundTo::Workload { workload, service: Some(key) } => {
             format!("workload {workload}, by its own address; the host names headless service {}", service(key))

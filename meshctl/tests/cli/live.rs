@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mesh_policy::model::{
-    AppProtocol, Health, LoadBalancing, Locality, Model, NetworkMode, PortMapping, Service, ServiceKey, ServicePort, TrustDomain,
-    TunnelProtocol, VirtualAddress, Workload, WorkloadKind, WorkloadUid,
+    AppProtocol, Exports, Health, LoadBalancing, Locality, Model, NetworkMode, PortMapping, Service, ServiceKey, ServicePort,
+    TrustDomain, TunnelProtocol, VirtualAddress, Workload, WorkloadKind, WorkloadUid,
 };
 use mesh_proto::convert::archive;
 
@@ -22,6 +22,7 @@ fn model(target_port: u16) -> Model {
         ports: vec![ServicePort { service_port: 80, target_port, protocol: AppProtocol::Http11 }],
         subject_alt_names: Vec::new(),
         load_balancing: LoadBalancing::default(),
+        exports: Exports::Everywhere,
     });
     model.upsert_workload(workload("client", 1));
     let mapping = PortMapping { service_port: 80, target_port };

@@ -88,6 +88,7 @@ pub struct Pod {
     annotations: Vec<(&'static str, String)>,
     labels: Vec<(String, String)>,
     containers: Vec<Value>,
+    grace: u64,
 }
 
 /// A pod without containers.
@@ -102,6 +103,7 @@ pub fn pod(path: &str, node: &str) -> Pod {
         annotations: Vec::new(),
         labels: Vec::new(),
         containers: Vec::new(),
+        grace: 1,
     }
 }
 
@@ -131,6 +133,13 @@ impl Pod {
     #[must_use]
     pub fn mode(self, mode: &str) -> Self {
         self.label("istio.io/dataplane-mode", mode)
+    }
+
+    /// Seconds that it has after it was told to go, instead of one.
+    #[must_use]
+    pub fn grace(mut self, seconds: u64) -> Self {
+        self.grace = seconds;
+        self
     }
 
     /// `IPv4` or `IPv6` instead of both.
@@ -189,7 +198,7 @@ impl Pod {
         document(&json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
             "spec": {
-                "nodeName": self.node, "serviceAccountName": self.account, "terminationGracePeriodSeconds": 1,
+                "nodeName": self.node, "serviceAccountName": self.account, "terminationGracePeriodSeconds": self.grace,
                 "containers": self.containers,
             },
         }))

@@ -31,7 +31,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = workspace::root()?;
     report::step("privileges", privilege::check)?;
     report::step("tools", || {
-        [&tools::NEXTEST, &tools::DENY, &tools::TYPOS, &tools::ENVOY].into_iter().try_for_each(|tool| tools::find(tool).map(drop))
+        [&tools::NEXTEST, &tools::DENY, &tools::TYPOS, &tools::ENVOY]
+            .into_iter()
+            .try_for_each(|tool| tools::find(tool).map(drop))?;
+        tools::h2spec().map(drop)
     })?;
     report::step("kernel object", || ebpf::object(&root).map(drop))?;
     if !arguments.quick {
@@ -70,6 +73,8 @@ fn tests(root: &Path, arguments: &[OsString]) -> Result<()> {
     let mut nextest = Command::new(tools::find(&tools::NEXTEST)?);
     // For the tests of tests/interop.
     nextest.env("KEELSON_ENVOY", tools::find(&tools::ENVOY)?);
+    // For those of tests/netns.
+    nextest.env("KEELSON_H2SPEC", tools::h2spec()?);
     nextest.current_dir(root).args([
         "nextest",
         "run",

@@ -1,5 +1,5 @@
 use mesh_policy::model::{
-    TrustDomain,
+    Header, TrustDomain,
     header::{Name, Value},
 };
 
@@ -39,7 +39,7 @@ fn applied(ops: &HeaderOps, before: &[(&str, &str)]) -> (Vec<(String, String)>, 
         headers.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
     }
     let (request, client) = (headers.clone(), Identity::new(TrustDomain::default(), "shop", "page"));
-    let authority = apply_to_request(ops, &mut headers, &values(&request, &client));
+    let authority = apply(ops, &mut headers, &values(&request, &client));
     let written = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.to_str().expect("text").to_owned());
     let mut fields: Vec<_> = headers.iter().map(written).collect();
     fields.sort();

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -30,6 +30,7 @@ struct Echo {
     go: Notify,
     given_up: AtomicUsize,
     cancelled: Notify,
+    refused: Mutex<Vec<Reason>>,
 }
 
 struct OnDrop<'a>(&'a Echo);
@@ -50,6 +51,10 @@ impl Exchange for Echo {
             std::mem::forget(guard);
         }
         Response::new(Body::full(request.uri().path().to_owned()))
+    }
+
+    fn refused(&self, reason: Reason) {
+        self.refused.lock().expect("no panic").push(reason);
     }
 }
 
@@ -77,10 +82,12 @@ impl Scene {
         self.client.write_all(bytes).await.expect("room");
     }
 
-    /// All that comes until the end.
+    /// All that comes until the end, and the server is at its end too.
     async fn rest(mut self) -> String {
         let mut text = Vec::new();
         timeout(PATIENCE, self.client.read_to_end(&mut text)).await.expect("an end").expect("a clean one");
+        drop(self.client);
+        let _ = timeout(PATIENCE, self.served).await.expect("served to its end").expect("no panic");
         String::from_utf8(text).expect("text")
     }
 
@@ -189,7 +196,47 @@ async fn what_is_no_request_is_refused() {
     for (said, answer) in cases {
         let mut scene = scene(Limits::default()).await;
         scene.says(said.as_bytes()).await;
+        let echo = scene.echo.clone();
         let text = scene.rest().await;
         assert!(text.starts_with(answer), "{:?}: {text}", &said[..20.min(said.len())]);
+        assert_eq!(*echo.refused.lock().expect("no panic"), [Reason::BadRequest]);
     }
+}
+
+/// A second head as well as the first one; requests that are answered, and connections without any, may take their time.
+#[tokio::test]
+async fn a_head_that_does_not_end_is_not_waited_for() {
+    let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
+    for whole in ["", "GET /a HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let mut scene = scene(limits.clone()).await;
+        if !whole.is_empty() {
+            scene.says(whole.as_bytes()).await;
+            scene.hears("/a").await;
+        }
+        scene.says(b"GET /b HTTP/1.1\r\nhost:").await;
+        let echo = scene.echo.clone();
+        let text = scene.rest().await;
+        assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+        assert_eq!(*echo.refused.lock().expect("no panic"), [Reason::RequestSlow]);
+    }
+    let mut slow = scene(limits.clone()).await;
+    slow.says(b"GET /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n").await;
+    slow.echo.begun.notified().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    slow.says(b"x").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    slow.echo.go.notify_one();
+    slow.hears("/wait").await;
+}
+
+#[tokio::test]
+async fn a_head_of_http2_that_does_not_end_is_not_waited_for() {
+    let limits = Limits { head: Duration::from_millis(50), ..Limits::default() };
+    let mut scene = scene(limits).await;
+    scene.says(PREFACE).await;
+    // SETTINGS, and HEADERS of stream 1 without END_HEADERS and without its payload.
+    scene.says(b"\0\0\0\x04\0\0\0\0\0\0\0\x05\x01\0\0\0\0\x01").await;
+    let echo = scene.echo.clone();
+    let _ = timeout(PATIENCE, scene.served).await.expect("served to its end").expect("no panic");
+    assert_eq!(*echo.refused.lock().expect("no panic"), [Reason::RequestSlow]);
 }

@@ -35,9 +35,9 @@ struct Span {
     #[prost(bytes = "vec", tag = "1")]
     trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    span_id: Vec<u8>,
+    id: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
-    parent_span_id: Vec<u8>,
+    parent_id: Vec<u8>,
     #[prost(string, tag = "5")]
     name: String,
     #[prost(int32, tag = "6")]
@@ -88,10 +88,10 @@ impl Span {
             3 => "client",
             _ => "other",
         };
-        let parent = (!self.parent_span_id.is_empty()).then(|| hex(&self.parent_span_id));
+        let parent = (!self.parent_id.is_empty()).then(|| hex(&self.parent_id));
         json!({
             "trace": hex(&self.trace_id),
-            "span": hex(&self.span_id),
+            "span": hex(&self.id),
             "parent": parent,
             "service": service,
             "name": self.name,
@@ -114,7 +114,7 @@ mod tests {
         let attribute = |key: &str, value: &str| KeyValue { key: key.into(), value: Some(text(value)) };
         let span = Span {
             trace_id: vec![0xab; 16],
-            span_id: vec![1; 8],
+            id: vec![1; 8],
             kind: 2,
             start_time_unix_nano: 5_000,
             end_time_unix_nano: 12_000,

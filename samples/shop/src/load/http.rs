@@ -135,10 +135,11 @@ enum Protocol {
 
 impl Sender {
     async fn ready(&mut self) -> Result<(), Failure> {
-        Ok(match &mut self.protocol {
+        match &mut self.protocol {
             Protocol::Http1(sender) => sender.ready().await?,
             Protocol::Http2(sender) => sender.ready().await?,
-        })
+        }
+        Ok(())
     }
 
     async fn send(&mut self, url: &Uri) -> Result<Response<Incoming>, Failure> {
