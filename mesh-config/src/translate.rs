@@ -19,6 +19,7 @@ mod retry;
 mod rule;
 mod selector;
 mod service;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -89,7 +90,16 @@ pub fn translate(objects: &Objects, settings: &Settings, captured: &BTreeSet<Wor
     let sources = virtual_service::Sources { objects, mesh: &from_mesh, hosts: &hosts, traffic: &traffic };
     let virtual_services = virtual_service::routes(sources, &routes, &mut report);
     let routes = gateway::merge(virtual_services, routes, &mut report);
-    labels::fill(&mut drafts, &routes, &traffic);
+    let telemetry = telemetry::Surroundings {
+        objects,
+        root: &root_namespace,
+        providers: &from_mesh.telemetry,
+        hosts: &hosts,
+        services: &services,
+        drafts: &drafts,
+    };
+    let telemetry = telemetry::telemetry(&telemetry, &mut report);
+    labels::fill(&mut drafts, &routes, &traffic, telemetry::labels(&telemetry));
     let waypoints = gateway::Waypoints::of(objects, &mut conditions, &mut report);
 
     let context = authorization::Surroundings { mesh: &mesh, root: &root_namespace, services: &services, waypoints: &waypoints };
@@ -115,6 +125,9 @@ pub fn translate(objects: &Objects, settings: &Settings, captured: &BTreeSet<Wor
     }
     for rule in traffic.into_values() {
         model.upsert_document(Document::Traffic(Box::new(rule)));
+    }
+    for telemetry in telemetry.into_values() {
+        model.upsert_document(Document::Telemetry(Box::new(telemetry)));
     }
     model.http = Arc::new(from_mesh.http);
     Translation { model, messages: report.into_messages(), conditions, root_namespace }

@@ -13,6 +13,7 @@ mod mesh;
 mod policy;
 mod problem;
 mod span;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod virtual_service;
@@ -154,6 +155,7 @@ fn check(key: &ObjectKey, object: &Object) -> Vec<Problem> {
         Object::PeerAuthentication(policy) => policy::peer_authentication(&policy.spec),
         Object::VirtualService(routes) => virtual_service::virtual_service(&key.name.namespace, &routes.spec),
         Object::DestinationRule(rule) => destination_rule::destination_rule(&key.name.namespace, &rule.spec),
+        Object::Telemetry(telemetry) => telemetry::telemetry(&telemetry.spec),
         Object::Gateway(found) => gateway::gateway(&found.spec),
         Object::GatewayClass(class) => gateway::gateway_class(&class.spec),
         Object::HttpRoute(route) => gateway::http_route(&route.spec),
@@ -192,6 +194,7 @@ fn typed(kind: Kind, document: &Value) -> Result<(Object, Vec<String>), Problem>
         Kind::PeerAuthentication => read(document, Object::PeerAuthentication),
         Kind::VirtualService => read(document, Object::VirtualService),
         Kind::DestinationRule => read(document, Object::DestinationRule),
+        Kind::Telemetry => read(document, Object::Telemetry),
         Kind::Gateway => read(document, Object::Gateway),
         Kind::GatewayClass => read(document, Object::GatewayClass),
         Kind::HttpRoute => read(document, Object::HttpRoute),

@@ -67,6 +67,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let workers = Arc::new(Workers::start(worker_count(&config)).context("worker threads")?);
     let (store, telemetry, pods) = (Store::new(), Telemetry::new(), Arc::new(LocalPods::default()));
     observe(&config, &telemetry)?;
+    telemetry.follow(store.clone());
     let mirrors = http::mirror::Mirrors::new();
     mirrors.show(&telemetry.metrics);
     let controller = channel(&config.controller, ChannelRoots::File(config.ca_root.clone())).context("--controller")?;
@@ -239,10 +240,10 @@ fn observe(config: &Config, telemetry: &Telemetry) -> Result<()> {
         LogFormat::Json => AccessForm::Json,
     });
     if let Some(collector) = &config.otlp {
-        let exporter = OtlpExporter::start(collector).context("--otlp")?;
-        exporter.show(&telemetry.metrics);
-        telemetry.export_spans(exporter, Percent::of(config.trace_sampling));
+        telemetry.export_spans(OtlpExporter::start(collector, telemetry.span_counts.clone()).context("--otlp")?);
     }
+    telemetry.set_trace_share(Percent::of(config.trace_sampling));
+    telemetry.span_counts.show(&telemetry.metrics);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ pub mod balance;
 pub mod binding;
 pub mod destination;
 pub mod explain;
+pub mod expression;
 pub mod http;
 pub mod model;
 pub mod outside;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     destination_rule::{ConnectionPoolSettings, H2UpgradePolicy, LocalityLbSetting, OutlierDetection, TcpKeepalive},
     duration::Span,
+    telemetry::{AccessLogEncoding, DefaultProviders, MeshProvider, ProxyConfig},
     virtual_service::HttpRetry,
 };
 
@@ -29,6 +30,14 @@ pub struct MeshConfig {
     pub h2_upgrade_policy: H2UpgradePolicy,
     pub default_virtual_service_export_to: Vec<String>,
     pub default_destination_rule_export_to: Vec<String>,
+    pub extension_providers: Vec<MeshProvider>,
+    pub default_providers: DefaultProviders,
+    pub default_config: ProxyConfig,
+    pub enable_tracing: Option<bool>,
+    /// Empty: nothing is logged.
+    pub access_log_file: Option<String>,
+    pub access_log_format: Option<String>,
+    pub access_log_encoding: Option<AccessLogEncoding>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -81,10 +90,6 @@ pub fn known_but_not_honoured(field: &str) -> bool {
         "ingressService",
         "ingressControllerMode",
         "ingressSelector",
-        "enableTracing",
-        "accessLogFile",
-        "accessLogFormat",
-        "accessLogEncoding",
         "enableEnvoyAccessLogService",
         "disableEnvoyListenerLog",
         "defaultConfig",

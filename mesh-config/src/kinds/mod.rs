@@ -6,6 +6,7 @@ pub mod gateway;
 mod istio;
 mod mesh_config;
 mod object;
+pub mod telemetry;
 pub mod virtual_service;
 
 pub use destination_rule::{DestinationRule, DestinationRuleSpec};
@@ -20,4 +21,5 @@ pub use mesh_config::{
     known_but_not_honoured,
 };
 pub use object::{Kind, Name, Object, ObjectKey, Objects, Recognised, recognise};
+pub use telemetry::{Telemetry, TelemetrySpec};
 pub use virtual_service::{VirtualService, VirtualServiceSpec};

@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 
 use super::gateway::{GATEWAY_GROUP, Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute};
-use super::{AuthorizationPolicy, DestinationRule, PeerAuthentication, ServiceEntry, VirtualService, WorkloadEntry};
+use super::{AuthorizationPolicy, DestinationRule, PeerAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry};
 
 /// A kind that is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +26,7 @@ pub enum Kind {
     PeerAuthentication,
     VirtualService,
     DestinationRule,
+    Telemetry,
     /// Of the Gateway API.
     Gateway,
     GatewayClass,
@@ -52,6 +53,7 @@ impl Kind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
+            Self::Telemetry => "Telemetry",
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
             Self::HttpRoute => "HTTPRoute",
@@ -87,6 +89,7 @@ impl Kind {
             | Self::PeerAuthentication
             | Self::VirtualService
             | Self::DestinationRule
+            | Self::Telemetry
             | Self::Gateway
             | Self::GatewayClass
             | Self::HttpRoute
@@ -131,6 +134,7 @@ pub fn recognise(api_version: &str, kind: &str) -> Recognised {
         ("security.istio.io", "PeerAuthentication") => Kind::PeerAuthentication,
         ("networking.istio.io", "VirtualService") => Kind::VirtualService,
         ("networking.istio.io", "DestinationRule") => Kind::DestinationRule,
+        ("telemetry.istio.io", "Telemetry") => Kind::Telemetry,
         (GATEWAY_GROUP, "Gateway") => Kind::Gateway,
         (GATEWAY_GROUP, "GatewayClass") => Kind::GatewayClass,
         (GATEWAY_GROUP, "HTTPRoute") => Kind::HttpRoute,
@@ -195,6 +199,7 @@ pub enum Object {
     PeerAuthentication(Arc<PeerAuthentication>),
     VirtualService(Arc<VirtualService>),
     DestinationRule(Arc<DestinationRule>),
+    Telemetry(Arc<Telemetry>),
     Gateway(Arc<Gateway>),
     GatewayClass(Arc<GatewayClass>),
     HttpRoute(Arc<HttpRoute>),
@@ -220,6 +225,7 @@ pub struct Objects {
     pub peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
     pub virtual_services: BTreeMap<Name, Arc<VirtualService>>,
     pub destination_rules: BTreeMap<Name, Arc<DestinationRule>>,
+    pub telemetries: BTreeMap<Name, Arc<Telemetry>>,
     pub gateways: BTreeMap<Name, Arc<Gateway>>,
     pub gateway_classes: BTreeMap<Name, Arc<GatewayClass>>,
     pub http_routes: BTreeMap<Name, Arc<HttpRoute>>,
@@ -245,6 +251,7 @@ impl Objects {
             Object::PeerAuthentication(object) => drop(self.peer_authentications.insert(name, object)),
             Object::VirtualService(object) => drop(self.virtual_services.insert(name, object)),
             Object::DestinationRule(object) => drop(self.destination_rules.insert(name, object)),
+            Object::Telemetry(object) => drop(self.telemetries.insert(name, object)),
             Object::Gateway(object) => drop(self.gateways.insert(name, object)),
             Object::GatewayClass(object) => drop(self.gateway_classes.insert(name, object)),
             Object::HttpRoute(object) => drop(self.http_routes.insert(name, object)),
@@ -271,6 +278,7 @@ impl Objects {
             Kind::PeerAuthentication => drop(self.peer_authentications.remove(name)),
             Kind::VirtualService => drop(self.virtual_services.remove(name)),
             Kind::DestinationRule => drop(self.destination_rules.remove(name)),
+            Kind::Telemetry => drop(self.telemetries.remove(name)),
             Kind::Gateway => drop(self.gateways.remove(name)),
             Kind::GatewayClass => drop(self.gateway_classes.remove(name)),
             Kind::HttpRoute => drop(self.http_routes.remove(name)),

@@ -1,4 +1,4 @@
-//! The labels of workloads that travel: those that a subset, a route or a priority speaks of.
+//! The labels of workloads that travel: those that a subset, a route, a priority or a Telemetry speaks of.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +13,13 @@ use super::workload::Draft;
 
 type Keys = BTreeSet<Arc<str>>;
 
-pub(super) fn fill(drafts: &mut [Draft], routes: &BTreeMap<RoutesKey, Routes>, traffic: &BTreeMap<TrafficKey, TrafficRule>) {
-    let mut keys = Keys::new();
+pub(super) fn fill<'a>(
+    drafts: &mut [Draft],
+    routes: &BTreeMap<RoutesKey, Routes>,
+    traffic: &BTreeMap<TrafficKey, TrafficRule>,
+    more: impl Iterator<Item = &'a Arc<str>>,
+) {
+    let mut keys: Keys = more.cloned().collect();
     for routes in routes.values() {
         of_routes(routes, &mut keys);
     }

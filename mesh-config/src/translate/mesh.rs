@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_policy::model::{HttpSettings, Mesh, OutboundPolicy, PathNormalization, TrustDomain};
 
-use super::{Report, protocol, retry, traffic};
+use super::{Report, protocol, retry, telemetry, traffic};
 use crate::{
     kinds::{Kind, MeshConfig, Name, NormalizationType, ObjectKey, Objects, OutboundMode, Span},
     status::{Code, Level, Message},
@@ -20,6 +20,7 @@ pub(super) struct MeshSettings {
     pub(super) root: Arc<str>,
     pub(super) http: HttpSettings,
     pub(super) traffic: traffic::Defaults,
+    pub(super) telemetry: telemetry::Providers,
     pub(super) virtual_service_exports: Vec<String>,
     pub(super) destination_rule_exports: Vec<String>,
 }
@@ -61,7 +62,26 @@ fn of(config: MeshConfig, metadata: Option<&ObjectMeta>, key: &ObjectKey, report
         h2_upgrade_policy,
         default_virtual_service_export_to,
         default_destination_rule_export_to,
+        extension_providers,
+        default_providers,
+        default_config,
+        enable_tracing,
+        access_log_file,
+        access_log_format,
+        access_log_encoding,
     } = config;
+    let (providers, remarks) = telemetry::Providers::new(telemetry::Written {
+        extension_providers,
+        default_providers,
+        tracing: default_config.tracing,
+        enable_tracing,
+        access_log_file,
+        access_log_format,
+        access_log_encoding,
+    });
+    for remark in remarks {
+        report.tell(key.clone(), remark);
+    }
     let mut mesh = Mesh::default();
     if let Some(domain) = trust_domain.as_deref().and_then(|name| TrustDomain::new(name).ok()) {
         mesh.trust_domain = domain;
@@ -97,6 +117,7 @@ fn of(config: MeshConfig, metadata: Option<&ObjectMeta>, key: &ObjectKey, report
             keepalive: tcp_keepalive,
             upgrade: h2_upgrade_policy,
         },
+        telemetry: providers,
         virtual_service_exports: default_virtual_service_export_to,
         destination_rule_exports: default_destination_rule_export_to,
     }

@@ -9,7 +9,7 @@ use std::{
 
 use mesh_policy::model::{
     Authorization, Clause, Exports, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset,
-    TrafficPolicy, TrafficRule, VirtualAddress, WorkloadUid,
+    Telemetry, TrafficPolicy, TrafficRule, VirtualAddress, WorkloadUid,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -71,7 +71,7 @@ fn the_order_of_objects_makes_no_difference() {
 /// Short enough to be read, complete enough to notice any difference.
 fn print(translation: &Translation) -> String {
     let Translation {
-        model: Model { workloads, services, policies, routes, traffic, http, mesh },
+        model: Model { workloads, services, policies, routes, traffic, http, telemetry, mesh },
         messages,
         conditions,
         root_namespace,
@@ -148,6 +148,13 @@ fn print(translation: &Translation) -> String {
         for (name, Subset { labels, policy, ports }) in subsets {
             writeln!(line, "  subset {name} {labels:?}").unwrap();
             line.push_str(&levels("    ", policy, ports));
+        }
+    }
+    for told in telemetry.values() {
+        let Telemetry { key, order, applies, origins, client, server } = &**told;
+        writeln!(line, "\ntelemetry {key} #{order} {applies:?} by {}", origins.join(", ")).unwrap();
+        for (name, half) in [("client", client), ("server", server)] {
+            writeln!(line, "  {name} metrics {}\n    logs {}\n    tracing {}", said(&half.metrics), said(&half.logs), said(&half.tracing)).unwrap();
         }
     }
     for (key, Conditions { own, parents }) in conditions {

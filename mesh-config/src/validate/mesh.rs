@@ -8,6 +8,7 @@ use super::{
     destination_rule, from_value,
     problem::{Cause, Problem},
     span::{duration, duration_or_off},
+    telemetry,
     virtual_service::retries,
 };
 use crate::{
@@ -70,7 +71,7 @@ fn check(config: &MeshConfig) -> Result<(), Problem> {
     if config.root_namespace.as_ref().is_some_and(String::is_empty) {
         return Err(Problem::new("rootNamespace", Cause::Empty));
     }
-    traffic(config).into_iter().next().map_or(Ok(()), Err)
+    traffic(config).into_iter().next().or_else(|| telemetry::mesh_config(config)).map_or(Ok(()), Err)
 }
 
 /// The parts that DestinationRule and VirtualService have too.

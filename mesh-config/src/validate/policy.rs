@@ -16,22 +16,7 @@ use crate::{
 const TARGETS: usize = 16;
 
 pub(super) fn authorization(spec: &AuthorizationPolicySpec) -> Vec<Problem> {
-    let mut problems = selector(spec.selector.as_ref());
-    let targets = [spec.target_ref.is_some(), !spec.target_refs.is_empty()];
-    if spec.selector.is_some() && targets.contains(&true) {
-        problems.push(Problem::new("spec.selector", Cause::Exclusive { other: "targetRefs" }));
-    }
-    if targets == [true, true] {
-        problems.push(Problem::new("spec.targetRef", Cause::Exclusive { other: "targetRefs" }));
-    }
-    if spec.target_refs.len() > TARGETS {
-        problems.push(Problem::new("spec.targetRefs", Cause::TooMany { found: spec.target_refs.len(), limit: TARGETS }));
-    }
-    let single = spec.target_ref.iter().map(|target| ("spec.targetRef".to_owned(), target));
-    let several = spec.target_refs.iter().enumerate().map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-    for (field, target) in single.chain(several) {
-        problems.extend(target_ref(&field, target));
-    }
+    let mut problems = attachment(spec.selector.as_ref(), spec.target_ref.as_ref(), &spec.target_refs);
     match spec.action {
         Action::Deny | Action::Custom if spec.rules.is_empty() => {
             let reason = "without rules it never matches; write the rule `{}` to match everything";
@@ -47,6 +32,31 @@ pub(super) fn authorization(spec: &AuthorizationPolicySpec) -> Vec<Problem> {
     }
     for (index, found) in spec.rules.iter().enumerate() {
         problems.extend(rule(&format!("spec.rules[{index}]"), found));
+    }
+    problems
+}
+
+/// What an object is for: labels, or targets of its own namespace.
+pub(super) fn attachment(
+    labels: Option<&WorkloadSelector>,
+    single: Option<&TargetRef>,
+    several: &[TargetRef],
+) -> Vec<Problem> {
+    let mut problems = selector(labels);
+    let targets = [single.is_some(), !several.is_empty()];
+    if labels.is_some() && targets.contains(&true) {
+        problems.push(Problem::new("spec.selector", Cause::Exclusive { other: "targetRefs" }));
+    }
+    if targets == [true, true] {
+        problems.push(Problem::new("spec.targetRef", Cause::Exclusive { other: "targetRefs" }));
+    }
+    if several.len() > TARGETS {
+        problems.push(Problem::new("spec.targetRefs", Cause::TooMany { found: several.len(), limit: TARGETS }));
+    }
+    let single = single.iter().map(|target| ("spec.targetRef".to_owned(), *target));
+    let several = several.iter().enumerate().map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
+    for (field, target) in single.chain(several) {
+        problems.extend(target_ref(&field, target));
     }
     problems
 }

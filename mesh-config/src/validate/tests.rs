@@ -4,6 +4,7 @@ use super::*;
 
 mod destination_rule;
 mod gateway;
+mod telemetry;
 mod virtual_service;
 
 fn parse(yaml: &str) -> Value {

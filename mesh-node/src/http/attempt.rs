@@ -35,7 +35,7 @@ use crate::{
     enrol::pod::InFlightGuard,
     outbound::seen_of,
     reason::{Failure, Reason},
-    telemetry::{Cluster, Direction, Flow, Party, RequestFacts, RequestRecord, ResponseFlags, Security, Side, Transport},
+    telemetry::{Cluster, Direction, Flow, Party, RequestRecord, ResponseFlags, Security, Side, Transport},
 };
 
 /// Connections that one try may find closed under it, none of which has seen a byte of the request.
@@ -165,7 +165,7 @@ impl Attempts<'_> {
     /// Within the time that the policy gives one try.
     async fn one(&self, hop: &Hop, number: u32, record: &mut RequestRecord) -> Result<Answer, ExchangeError> {
         let flow = self.flow(hop);
-        record.routed(self.client.node.telemetry.path(flow.clone(), self.cluster()));
+        record.routed(self.client.tracked.path(flow.clone(), self.cluster()));
         let mut inbound = match hop {
             Hop::SameNode { address, workload } => Some(self.arrive(*address, workload, flow)?),
             Hop::Direct { .. } | Hop::DirectByName { .. } | Hop::Hbone { .. } | Hop::Outside { .. } => None,
@@ -280,8 +280,8 @@ impl Attempts<'_> {
     fn arrive(&self, address: SocketAddr, workload: &Workload, flow: Flow) -> Result<RequestRecord, ExchangeError> {
         let client = self.client;
         let inbound = Flow { direction: Direction::Inbound, ..flow };
-        let path = client.node.telemetry.path(inbound, Cluster::Inbound { port: address.port() });
-        let mut inbound = client.node.telemetry.request(path, RequestFacts::of(self.head));
+        let path = client.tracked.path(inbound, Cluster::Inbound { port: address.port() });
+        let mut inbound = client.node.telemetry.begin(path, self.head);
         trace::adopt(&self.head.headers, &mut inbound, &mut fastrand::Rng::new());
         let request = self.facts.request(self.head);
         let Err(error) = judge(client, self.snapshot, address, workload, &request) else { return Ok(inbound) };

@@ -40,7 +40,7 @@ use crate::{
     metered::Charged,
     outbound::Outbound,
     reason::Reason,
-    telemetry::{Cluster, RequestFacts, RequestRecord, ResponseFlags, Side, Tracked},
+    telemetry::{Cluster, RequestRecord, ResponseFlags, Side, Tracked},
     worker::WorkerId,
 };
 
@@ -257,7 +257,7 @@ impl Client {
 
     fn record(&self, head: &Parts) -> RequestRecord {
         let telemetry = &self.node.telemetry;
-        telemetry.request(telemetry.path(self.tracked.flow().clone(), Cluster::None), RequestFacts::of(head))
+        telemetry.begin(self.tracked.path(self.tracked.flow().clone(), Cluster::None), head)
     }
 }
 

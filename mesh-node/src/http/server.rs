@@ -30,7 +30,7 @@ use crate::{
     inbound::Inbound,
     metered::Charged,
     reason::{Failure, Reason},
-    telemetry::{Cluster, Flow, RequestFacts, RequestRecord, Side, Tracked},
+    telemetry::{Cluster, Flow, RequestRecord, Side, Tracked},
     worker::WorkerId,
 };
 
@@ -165,8 +165,8 @@ impl Server {
 
     fn record(&self, head: &Parts) -> RequestRecord {
         let telemetry = &self.node.telemetry;
-        let path = telemetry.path(self.tracked.flow().clone(), Cluster::Inbound { port: self.target.port() });
-        telemetry.request(path, RequestFacts::of(head))
+        let path = self.tracked.path(self.tracked.flow().clone(), Cluster::Inbound { port: self.target.port() });
+        telemetry.begin(path, head)
     }
 }
 

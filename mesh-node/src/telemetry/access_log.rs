@@ -195,11 +195,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn workload(party: &Party) -> Option<&str> {
+pub(super) fn workload(party: &Party) -> Option<&str> {
     party.workload.as_deref().map(|workload| &*workload.name)
 }
 
-fn namespace(party: &Party) -> Option<&str> {
+pub(super) fn namespace(party: &Party) -> Option<&str> {
     party.workload.as_deref().map(|workload| &*workload.namespace)
 }
 
@@ -219,7 +219,7 @@ pub(super) fn protocol(version: Version) -> &'static str {
 }
 
 /// `%START_TIME%`: RFC 3339 with milliseconds, in UTC.
-fn timestamp(at: SystemTime) -> String {
+pub(super) fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",

@@ -5,13 +5,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
+use mesh_policy::model::Metric;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet},
     metrics::MetricType,
 };
 
-use super::series::{AllSeries, Counts, GrpcStatus, Histogram, Outcome, PartyLabels, PathLabels, Series};
+use super::{
+    custom::{CustomCounts, Labelled, Labels},
+    series::{AllSeries, Counts, GrpcStatus, Histogram, Outcome, PartyLabels, PathLabels, Series},
+};
 
 /// A counter that somebody else keeps, one value for each value of its label.
 pub(super) struct Watched {
@@ -54,37 +58,67 @@ pub(super) struct HttpCollector(pub(super) Arc<AllSeries>);
 impl Collector for HttpCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let all = self.0.all();
-        if all.is_empty() {
+        let custom = self.0.custom.all();
+        if all.is_empty() && custom.is_empty() {
             return Ok(());
         }
-        let requests = encoder.encode_descriptor("istio_requests", "HTTP requests", None, MetricType::Counter)?;
-        per_outcome(requests, &all, |mut encoder, counts| {
+        let of = |metric: Metric| custom.iter().filter(move |(metrics, _, _)| metrics.contains(metric));
+        let mut requests = encoder.encode_descriptor("istio_requests", "HTTP requests", None, MetricType::Counter)?;
+        let total = |mut encoder: MetricEncoder<'_>, counts: &Counts| {
             encoder.encode_counter::<NoLabelSet, u64, f64>(&counts.requests.load(Relaxed), None)
-        })?;
-        let histograms: [(_, _, _, HistogramOf); 3] = [
-            ("istio_request_duration_milliseconds", "Time from a request's first byte to its answer's last", 1e-3, |c| {
-                &c.duration
-            }),
-            ("istio_request_bytes", "Sizes of HTTP request bodies", 1.0, |c| &c.request_bytes),
-            ("istio_response_bytes", "Sizes of HTTP response bodies", 1.0, |c| &c.response_bytes),
+        };
+        per_outcome(&mut requests, &all, |counts| counts.requests.load(Relaxed) > 0, total)?;
+        for (_, labels, counts) in of(Metric::RequestCount) {
+            total(requests.encode_family(&CustomSet(labels))?, &counts.counts)?;
+        }
+        let histograms: [(_, _, _, _, HistogramOf); 3] = [
+            (
+                Metric::RequestDuration,
+                "istio_request_duration_milliseconds",
+                "Time from a request's first byte to its answer's last",
+                1e-3,
+                |c| &c.duration,
+            ),
+            (Metric::RequestSize, "istio_request_bytes", "Sizes of HTTP request bodies", 1.0, |c| &c.request_bytes),
+            (Metric::ResponseSize, "istio_response_bytes", "Sizes of HTTP response bodies", 1.0, |c| &c.response_bytes),
         ];
-        for (name, help, unit, of) in histograms {
-            let family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-            per_outcome(family, &all, |mut encoder, counts| {
-                let (sum, buckets) = of(counts).read();
+        for (metric, name, help, unit, histogram) in histograms {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+            let put = |mut encoder: MetricEncoder<'_>, counts: &Counts| {
+                let (sum, buckets) = histogram(counts).read();
                 let count = buckets.iter().map(|(_, count)| count).sum();
                 encoder.encode_histogram::<NoLabelSet>(sum as f64 * unit, count, &buckets, None)
-            })?;
+            };
+            per_outcome(&mut family, &all, |counts| !histogram(counts).is_empty(), put)?;
+            for (_, labels, counts) in of(metric) {
+                put(family.encode_family(&CustomSet(labels))?, &counts.counts)?;
+            }
         }
-        let messages: [(_, _, MessagesOf); 2] = [
-            ("istio_request_messages", "gRPC messages of clients", |s| s.request_messages.load(Relaxed)),
-            ("istio_response_messages", "gRPC messages of servers", |s| s.response_messages.load(Relaxed)),
+        let messages: [(_, _, _, MessagesOf, CustomMessagesOf); 2] = [
+            (
+                Metric::GrpcRequestMessages,
+                "istio_request_messages",
+                "gRPC messages of clients",
+                |s| s.request_messages.load(Relaxed),
+                |c| c.request_messages.load(Relaxed),
+            ),
+            (
+                Metric::GrpcResponseMessages,
+                "istio_response_messages",
+                "gRPC messages of servers",
+                |s| s.response_messages.load(Relaxed),
+                |c| c.response_messages.load(Relaxed),
+            ),
         ];
-        for (name, help, of) in messages {
+        for (metric, name, help, usual, changed) in messages {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for series in all.iter().filter(|series| of(series) > 0) {
+            for series in all.iter().filter(|series| usual(series) > 0) {
                 let labels = &PathSet(&series.labels);
-                family.encode_family(labels)?.encode_counter::<NoLabelSet, u64, f64>(&of(series), None)?;
+                family.encode_family(labels)?.encode_counter::<NoLabelSet, u64, f64>(&usual(series), None)?;
+            }
+            for (_, labels, counts) in of(metric).filter(|(_, _, counts)| changed(counts) > 0) {
+                let labels = &CustomSet(labels);
+                family.encode_family(labels)?.encode_counter::<NoLabelSet, u64, f64>(&changed(counts), None)?;
             }
         }
         Ok(())
@@ -93,56 +127,93 @@ impl Collector for HttpCollector {
 
 type HistogramOf = fn(&Counts) -> &Histogram;
 type MessagesOf = fn(&Series) -> u64;
+type CustomMessagesOf = fn(&CustomCounts) -> u64;
 
+/// Of what was counted at all: a metric may be turned off.
 fn per_outcome(
-    mut family: MetricEncoder<'_>,
+    family: &mut MetricEncoder<'_>,
     all: &[Arc<Series>],
-    mut encode: impl FnMut(MetricEncoder<'_>, &Counts) -> fmt::Result,
+    is_counted: impl Fn(&Counts) -> bool,
+    encode: impl Fn(MetricEncoder<'_>, &Counts) -> fmt::Result,
 ) -> fmt::Result {
     for series in all {
         for (outcome, counts) in series.outcomes() {
-            let labels = OutcomeSet { path: &series.labels, outcome };
-            encode(family.encode_family(&labels)?, &counts)?;
+            if is_counted(&counts) {
+                let labels = OutcomeSet { path: &series.labels, outcome };
+                encode(family.encode_family(&labels)?, &counts)?;
+            }
         }
     }
     Ok(())
 }
 
 /// The labels of a path.
-struct PathSet<'a>(&'a PathLabels);
+pub(super) struct PathSet<'a>(pub(super) &'a PathLabels);
 
 /// The labels of a path and an outcome: the full set.
-struct OutcomeSet<'a> {
-    path: &'a PathLabels,
-    outcome: Outcome,
+pub(super) struct OutcomeSet<'a> {
+    pub(super) path: &'a PathLabels,
+    pub(super) outcome: Outcome,
+}
+
+impl Labelled for PathSet<'_> {
+    fn each(&self, tell: &mut dyn FnMut(&'static str, &str)) {
+        let PathLabels { reporter, security: _, source, destination, service } = self.0;
+        tell("reporter", reporter);
+        party(tell, source, &SOURCE);
+        party(tell, destination, &DESTINATION);
+        let part = |of: fn(&super::series::ServiceLabels) -> &Arc<str>| service.as_ref().map_or("", |service| of(service));
+        tell("destination_service", known(part(|service| &service.hostname)));
+        tell("destination_service_name", known(part(|service| &service.name)));
+        tell("destination_service_namespace", known(part(|service| &service.namespace)));
+    }
+}
+
+impl Labelled for OutcomeSet<'_> {
+    fn each(&self, tell: &mut dyn FnMut(&'static str, &str)) {
+        let Self { path, outcome: Outcome { grpc, code, grpc_status, flags } } = self;
+        PathSet(path).each(tell);
+        tell("request_protocol", if *grpc { "grpc" } else { "http" });
+        tell("response_code", &code.to_string());
+        match grpc_status {
+            GrpcStatus::None => tell("grpc_response_status", ""),
+            GrpcStatus::Known(number) => tell("grpc_response_status", &number.to_string()),
+            GrpcStatus::Other => tell("grpc_response_status", "unknown"),
+        }
+        tell("response_flags", &flags.label());
+        tell("connection_security_policy", path.security.as_str());
+    }
+}
+
+/// Writes labels into the text format.
+pub(super) fn encode(labels: &dyn Labelled, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+    let mut done = Ok(());
+    labels.each(&mut |name, value| {
+        if done.is_ok() {
+            done = (name, value).encode(encoder.encode_label());
+        }
+    });
+    done
 }
 
 impl EncodeLabelSet for PathSet<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let PathLabels { reporter, security: _, source, destination, service } = self.0;
-        put(encoder, "reporter", reporter)?;
-        party(encoder, source, &SOURCE)?;
-        party(encoder, destination, &DESTINATION)?;
-        let part = |of: fn(&super::series::ServiceLabels) -> &Arc<str>| service.as_ref().map_or("", |service| of(service));
-        put(encoder, "destination_service", part(|service| &service.hostname))?;
-        put(encoder, "destination_service_name", part(|service| &service.name))?;
-        put(encoder, "destination_service_namespace", part(|service| &service.namespace))
+        encode(self, encoder)
     }
 }
 
 impl EncodeLabelSet for OutcomeSet<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let Self { path, outcome: Outcome { grpc, code, grpc_status, flags } } = self;
-        PathSet(path).encode(encoder)?;
-        put(encoder, "request_protocol", if *grpc { "grpc" } else { "http" })?;
-        put(encoder, "response_code", &code.to_string())?;
-        match grpc_status {
-            GrpcStatus::None => ("grpc_response_status", "").encode(encoder.encode_label())?,
-            GrpcStatus::Known(number) => put(encoder, "grpc_response_status", &number.to_string())?,
-            GrpcStatus::Other => put(encoder, "grpc_response_status", "")?,
-        }
-        put(encoder, "response_flags", &flags.label())?;
-        put(encoder, "connection_security_policy", path.security.as_str())
+        encode(self, encoder)
+    }
+}
+
+/// Labels that were changed.
+struct CustomSet<'a>(&'a Labels);
+
+impl EncodeLabelSet for CustomSet<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| (&**name, &**value).encode(encoder.encode_label()))
     }
 }
 
@@ -170,15 +241,17 @@ const DESTINATION: Names = [
     "destination_canonical_revision",
 ];
 
-fn party(encoder: &mut LabelSetEncoder<'_>, party: &PartyLabels, names: &Names) -> fmt::Result {
+fn party(tell: &mut dyn FnMut(&'static str, &str), party: &PartyLabels, names: &Names) {
     let PartyLabels { workload, namespace, canonical_name, canonical_revision, cluster, identity } = party;
     let principal = identity.as_ref().map(ToString::to_string).unwrap_or_default();
     let values: [&str; 8] =
         [workload, namespace, &principal, canonical_name, canonical_revision, cluster, canonical_name, canonical_revision];
-    names.iter().zip(values).try_for_each(|(name, value)| put(encoder, name, value))
+    for (name, value) in names.iter().zip(values) {
+        tell(name, known(value));
+    }
 }
 
 /// What is not known says so.
-fn put(encoder: &mut LabelSetEncoder<'_>, name: &str, value: &str) -> fmt::Result {
-    (name, if value.is_empty() { "unknown" } else { value }).encode(encoder.encode_label())
+fn known(value: &str) -> &str {
+    if value.is_empty() { "unknown" } else { value }
 }

@@ -10,19 +10,27 @@ use std::{
     time::Instant,
 };
 
-use mesh_policy::model::Percent;
+use mesh_policy::model::{self, Percent};
 use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::Level;
 
 use super::{
-    AccessForm, Cluster, Path, SpanSink,
+    AccessForm, Cluster, Path, Span, SpanCounts, SpanSink, access_log,
+    collectors::Collectors,
+    facts::{OfConnection, Told},
     flow::{Direction, Flow, Security, Transport},
+    log_form,
     metrics::{Metrics, TcpCounters},
+    path::Paths,
+    plan::{Plan, Sink},
+    request,
+    series::Measured,
 };
 use crate::{
     copy::Meter,
     reason::{Failure, Reason},
+    state::Store,
 };
 
 /// Locks are held for a map operation only; this many of them keep workers out of each other's way.
@@ -35,8 +43,22 @@ pub struct Telemetry {
     shards: [Mutex<HashMap<u64, Arc<Open>>>; SHARDS],
     /// Text until it is told.
     access_form: OnceLock<AccessForm>,
-    /// Where spans go, and the share of requests that are traced of themselves.
-    spans: OnceLock<(Arc<dyn SpanSink>, Percent)>,
+    /// Where spans go, where no Telemetry says it.
+    spans: OnceLock<Arc<dyn SpanSink>>,
+    /// The share of requests that are traced of themselves, where no Telemetry says it.
+    share: OnceLock<Percent>,
+    /// What became of all spans.
+    pub span_counts: Arc<SpanCounts>,
+    /// None: nothing but this process says what is told.
+    followed: OnceLock<Followed>,
+}
+
+/// The configuration that is followed.
+struct Followed {
+    store: Arc<Store>,
+    collectors: Collectors,
+    /// Of the Telemetry objects that paths were made with.
+    plans: Mutex<Vec<(Arc<model::Telemetry>, Direction, Arc<Plan>)>>,
 }
 
 struct Open {
@@ -68,13 +90,51 @@ impl Telemetry {
             shards: Default::default(),
             access_form: OnceLock::new(),
             spans: OnceLock::new(),
+            share: OnceLock::new(),
+            span_counts: Arc::default(),
+            followed: OnceLock::new(),
         })
+    }
+
+    /// Follows what Telemetry objects say, from now on. Exporters of spans run on the current runtime. Counts once.
+    pub fn follow(&self, store: Arc<Store>) {
+        let collectors = Collectors::new(store.clone(), self.span_counts.clone());
+        let _ = self.followed.set(Followed { store, collectors, plans: Mutex::default() });
     }
 
     /// The way of requests between two workloads: to be kept for as long as requests go that way.
     pub fn path(&self, flow: Flow, cluster: Cluster) -> Arc<Path> {
-        let series = self.metrics.http.of(&flow);
-        Path::new(flow, cluster, series)
+        let plan = self.plan(&flow);
+        Path::new(flow, cluster, &self.metrics.http, plan)
+    }
+
+    /// What the end that reports is to tell; None: nobody has said anything.
+    fn plan(&self, flow: &Flow) -> Option<Arc<Plan>> {
+        let Followed { store, collectors, plans } = self.followed.get()?;
+        let near = flow.near().workload.as_ref()?;
+        let snapshot = store.load();
+        let near = snapshot.workload(&near.uid).unwrap_or(near);
+        let service = flow.service.as_ref().filter(|_| flow.direction == Direction::Inbound).map(|service| service.key());
+        let telemetry = snapshot.telemetry(near, service.as_ref())?;
+        let mut plans = lock(plans);
+        let known = plans.iter().find(|(of, direction, _)| Arc::ptr_eq(of, telemetry) && *direction == flow.direction);
+        if let Some((_, _, plan)) = known {
+            return Some(plan.clone());
+        }
+        // Nobody else has those that are no longer in force.
+        plans.retain(|(of, _, _)| Arc::strong_count(of) > 1);
+        let half = match flow.direction {
+            Direction::Outbound => &telemetry.client,
+            Direction::Inbound => &telemetry.server,
+        };
+        let plan = Arc::new(Plan::new(half, |collector| collectors.sink(collector)));
+        plans.push((telemetry.clone(), flow.direction, plan.clone()));
+        Some(plan)
+    }
+
+    /// Changes whenever what is to be told may have changed.
+    fn generation(&self) -> u64 {
+        self.followed.get().map_or(0, |followed| followed.store.generation())
     }
 
     /// How requests are logged; counts once.
@@ -86,15 +146,47 @@ impl Telemetry {
         self.access_form.get().copied().unwrap_or_default()
     }
 
-    /// Requests are traced from now on, and their spans go to `sink`: those whose sender says so, and `share` of those whose
-    /// sender says nothing. Counts once.
-    pub fn export_spans(&self, sink: Arc<dyn SpanSink>, share: Percent) {
-        let _ = self.spans.set((sink, share));
+    /// Requests are traced from now on, and their spans go to `sink`: those whose sender says so, and their share of those
+    /// whose sender says nothing. Counts once.
+    pub fn export_spans(&self, sink: Arc<dyn SpanSink>) {
+        let _ = self.spans.set(sink);
+    }
+
+    /// The share of requests that are traced of themselves: 1 % if it is never told (Istio's). Counts once.
+    pub fn set_trace_share(&self, share: Percent) {
+        let _ = self.share.set(share);
     }
 
     /// None: nothing is traced.
-    pub(super) fn spans(&self) -> Option<(&dyn SpanSink, Percent)> {
-        self.spans.get().map(|(sink, share)| (&**sink, *share))
+    pub(super) fn trace_share(&self, plan: Option<&Plan>) -> Option<Percent> {
+        let (sink, share) = plan.map_or((&Sink::Usual, None), |plan| (&plan.sink, plan.share));
+        match sink {
+            Sink::Nowhere => return None,
+            Sink::Usual => drop(self.spans.get()?),
+            Sink::To(_) => {}
+        }
+        Some(share.or_else(|| self.share.get().copied()).unwrap_or_else(|| Percent::of(1.0)))
+    }
+
+    pub(super) fn offer(&self, plan: Option<&Plan>, span: Span) {
+        match plan.map_or(&Sink::Usual, |plan| &plan.sink) {
+            Sink::Nowhere => {}
+            Sink::To(sink) => sink.offer(span),
+            Sink::Usual => {
+                if let Some(sink) = self.spans.get() {
+                    sink.offer(span);
+                }
+            }
+        }
+    }
+
+    /// Logs a request that has ended.
+    pub(super) fn log(&self, open: &request::Open, measured: Measured) {
+        let told = Told { open, measured };
+        let logs = open.path.plan().and_then(|plan| plan.logs.as_deref());
+        if logs.is_none_or(|logs| log_form::write(logs, &told, &told)) {
+            access_log::write(open, measured, self.access_form());
+        }
     }
 
     /// Counts a connection as opened and lists it until the guard ends.
@@ -114,7 +206,9 @@ impl Telemetry {
     }
 
     fn list(self: &Arc<Self>, flow: Flow, kind: Kind) -> Tracked {
-        let counters = (kind != Kind::Requests).then(|| self.metrics.open(&flow));
+        // Requests have plans of their own.
+        let plan = if kind == Kind::Requests { None } else { self.plan(&flow) };
+        let counters = (kind != Kind::Requests).then(|| self.metrics.open(&flow, plan.as_deref()));
         let id = self.next_id.fetch_add(1, Relaxed);
         let open = Arc::new(Open {
             flow,
@@ -126,7 +220,7 @@ impl Telemetry {
             revoke: Notify::new(),
         });
         self.shard(id).insert(id, open.clone());
-        Tracked { telemetry: self.clone(), id, open, counters, ended: false }
+        Tracked { telemetry: self.clone(), id, open, counters, plan, paths: Paths::default(), ended: false }
     }
 
     /// Counts a request that was not answered by its server.
@@ -137,7 +231,7 @@ impl Telemetry {
     /// Counts and logs a connection that was refused before it reached its destination.
     pub fn refuse(&self, flow: &Flow, since: Instant, failure: &Failure) {
         self.metrics.refuse(flow, failure.reason);
-        log(flow, since, (0, 0), Some(failure));
+        log(self.plan(flow).as_deref(), flow, since, (0, 0), Some(failure));
     }
 
     pub fn rows(&self) -> Vec<ConnectionRow> {
@@ -193,12 +287,25 @@ pub struct Tracked {
     open: Arc<Open>,
     /// None: its requests are counted.
     counters: Option<TcpCounters>,
+    plan: Option<Arc<Plan>>,
+    paths: Paths,
     ended: bool,
 }
 
 impl Tracked {
     pub fn flow(&self) -> &Flow {
         &self.open.flow
+    }
+
+    /// The way of requests of this connection. Made once for each way, until the configuration changes.
+    pub fn path(&self, flow: Flow, cluster: Cluster) -> Arc<Path> {
+        let generation = self.telemetry.generation();
+        if let Some(path) = self.paths.get(generation, &flow, &cluster) {
+            return path;
+        }
+        let path = self.telemetry.path(flow, cluster);
+        self.paths.put(&path);
+        path
     }
 
     /// Completes when a policy change closes the connection.
@@ -222,7 +329,7 @@ impl Tracked {
         if let Some(failure) = failure {
             self.telemetry.metrics.failure(&self.open.flow, failure.reason);
         }
-        log(&self.open.flow, self.open.since, (sent, received), failure);
+        log(self.plan.as_deref(), &self.open.flow, self.open.since, (sent, received), failure);
     }
 }
 
@@ -262,8 +369,17 @@ impl Meter for (Tracked, Tracked) {
     }
 }
 
-/// One access-log line; the field names are ztunnel's.
-fn log(flow: &Flow, since: Instant, (request, response): (u64, u64), failure: Option<&Failure>) {
+/// What the plan wants of a connection that has ended, else one line; its field names are ztunnel's.
+fn log(plan: Option<&Plan>, flow: &Flow, since: Instant, bytes: (u64, u64), failure: Option<&Failure>) {
+    if let Some(logs) = plan.and_then(|plan| plan.logs.as_deref()) {
+        let flags = failure.map_or("-", |failure| failure.reason.response_flags());
+        let failure = failure.map(|failure| failure.detail.as_str());
+        let ended = OfConnection { flow, bytes: Some(bytes), since: since.elapsed(), flags, failure };
+        if !log_form::write(logs, &ended, &ended) {
+            return;
+        }
+    }
+    let (request, response) = bytes;
     let Flow { direction, transport, security: _, source_address, original_destination, destination_address, .. } = flow;
     let (source, destination) = (&flow.source, &flow.destination);
     let dst = destination_address.unwrap_or(*original_destination);

@@ -82,6 +82,11 @@ impl ResponseFlags {
         self.0 == 0
     }
 
+    /// As `response.flags` of expressions: Envoy's bits.
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
     /// As in the `response_flags` label.
     pub fn label(self) -> Cow<'static, str> {
         let mut set = Self::ALL.iter().filter(|(flag, _)| self.contains(*flag)).map(|(_, short)| *short);

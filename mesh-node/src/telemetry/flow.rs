@@ -79,3 +79,13 @@ pub struct Flow {
     pub destination: Party,
     pub service: Option<Arc<Service>>,
 }
+
+impl Flow {
+    /// The end that reports.
+    pub(super) fn near(&self) -> &Party {
+        match self.direction {
+            Direction::Outbound => &self.source,
+            Direction::Inbound => &self.destination,
+        }
+    }
+}

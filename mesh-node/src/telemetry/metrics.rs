@@ -1,30 +1,52 @@
 //! The Prometheus metrics, with the names and labels of Istio's.
 
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use mesh_policy::{
     authz::{Outcome, Verdict},
-    model::Workload,
+    model::{Metric, Service, Workload},
 };
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::Registry,
 };
 
 use super::{
-    collect::{HttpCollector, Reading, Watched, WatchedCollector},
+    collect::{self, HttpCollector, Reading, Watched, WatchedCollector},
+    custom::{Admission, Labelled, Labels},
+    facts::OfConnection,
     flow::{Flow, Party},
+    path::owner,
+    plan::Plan,
     series::AllSeries,
 };
 use crate::reason::Reason;
 
 type Label = Arc<str>;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// Labels of TCP metrics: Istio's, or what a Telemetry has made of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum TcpSet {
+    Usual(TcpLabels),
+    Custom(Labels),
+}
+
+impl EncodeLabelSet for TcpSet {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Usual(labels) => collect::encode(labels, encoder),
+            Self::Custom(labels) => {
+                labels.iter().try_for_each(|(name, value)| (&**name, &**value).encode(encoder.encode_label()))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TcpLabels {
     reporter: &'static str,
     source_workload: Label,
@@ -79,11 +101,11 @@ struct PodLabels {
 /// Every metric family of the node.
 pub struct Metrics {
     registry: Registry,
-    opened: Family<TcpLabels, Counter>,
-    closed: Family<TcpLabels, Counter>,
-    received_bytes: Family<TcpLabels, Counter>,
-    sent_bytes: Family<TcpLabels, Counter>,
-    failed: Family<TcpLabels, Counter>,
+    opened: Family<TcpSet, Counter>,
+    closed: Family<TcpSet, Counter>,
+    received_bytes: Family<TcpSet, Counter>,
+    sent_bytes: Family<TcpSet, Counter>,
+    failed: Family<TcpSet, Counter>,
     failures: Family<FailureLabels, Counter>,
     dry_run_denials: Family<DryRunLabels, Counter>,
     pod_cpu: Family<PodLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -93,6 +115,7 @@ pub struct Metrics {
     pub xds_rejected: Counter,
     pub foreign_programs: Gauge,
     pub(super) http: Arc<AllSeries>,
+    tcp_admission: Admission,
     watched: Arc<Mutex<Vec<Watched>>>,
 }
 
@@ -124,6 +147,7 @@ impl Metrics {
             xds_rejected: Counter::default(),
             foreign_programs: Gauge::default(),
             http: AllSeries::new(),
+            tcp_admission: Admission::default(),
             watched: Arc::default(),
         };
         let m = &metrics;
@@ -163,19 +187,38 @@ impl Metrics {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Watched { name, help, label, values });
     }
 
-    pub(super) fn open(&self, flow: &Flow) -> TcpCounters {
+    pub(super) fn open(&self, flow: &Flow, plan: Option<&Plan>) -> TcpCounters {
         let labels = TcpLabels::new(flow, "-");
-        self.opened.get_or_create(&labels).inc();
+        let Some(plan) = plan else {
+            let labels = TcpSet::Usual(labels);
+            self.opened.get_or_create(&labels).inc();
+            return TcpCounters {
+                closed: self.closed.get_or_create_owned(&labels),
+                received: self.received_bytes.get_or_create_owned(&labels),
+                sent: self.sent_bytes.get_or_create_owned(&labels),
+            };
+        };
+        // One that is turned off counts where nobody looks.
+        let counter = |metric: Metric, family: &Family<TcpSet, Counter>| match plan.group(metric) {
+            _ if plan.usual.contains(metric) => family.get_or_create_owned(&TcpSet::Usual(labels.clone())),
+            None => Counter::default(),
+            Some(group) => {
+                let (folded, facts) = (labels.folded(), OfConnection::opening(flow));
+                let labels = self.tcp_admission.labels(&owner(flow.near()), group, &labels, &folded, &facts);
+                family.get_or_create_owned(&TcpSet::Custom(labels))
+            }
+        };
+        counter(Metric::TcpOpenedConnections, &self.opened).inc();
         TcpCounters {
-            closed: self.closed.get_or_create_owned(&labels),
-            received: self.received_bytes.get_or_create_owned(&labels),
-            sent: self.sent_bytes.get_or_create_owned(&labels),
+            closed: counter(Metric::TcpClosedConnections, &self.closed),
+            received: counter(Metric::TcpReceivedBytes, &self.received_bytes),
+            sent: counter(Metric::TcpSentBytes, &self.sent_bytes),
         }
     }
 
     /// A connection that was never opened to its destination.
     pub(super) fn refuse(&self, flow: &Flow, reason: Reason) {
-        self.failed.get_or_create(&TcpLabels::new(flow, reason.response_flags())).inc();
+        self.failed.get_or_create(&TcpSet::Usual(TcpLabels::new(flow, reason.response_flags()))).inc();
         self.failure(flow, reason);
     }
 
@@ -256,13 +299,91 @@ impl PartyLabels {
     }
 }
 
+impl Labelled for TcpLabels {
+    fn each(&self, tell: &mut dyn FnMut(&'static str, &str)) {
+        let Self {
+            reporter,
+            source_workload,
+            source_canonical_service,
+            source_canonical_revision,
+            source_workload_namespace,
+            source_principal,
+            source_app,
+            source_version,
+            source_cluster,
+            source_region,
+            source_zone,
+            destination_service,
+            destination_service_namespace,
+            destination_service_name,
+            destination_workload,
+            destination_canonical_service,
+            destination_canonical_revision,
+            destination_workload_namespace,
+            destination_principal,
+            destination_app,
+            destination_version,
+            destination_cluster,
+            destination_region,
+            destination_zone,
+            request_protocol,
+            response_flags,
+            connection_security_policy,
+        } = self;
+        tell("reporter", reporter);
+        tell("source_workload", source_workload);
+        tell("source_canonical_service", source_canonical_service);
+        tell("source_canonical_revision", source_canonical_revision);
+        tell("source_workload_namespace", source_workload_namespace);
+        tell("source_principal", source_principal);
+        tell("source_app", source_app);
+        tell("source_version", source_version);
+        tell("source_cluster", source_cluster);
+        tell("source_region", source_region);
+        tell("source_zone", source_zone);
+        tell("destination_service", destination_service);
+        tell("destination_service_namespace", destination_service_namespace);
+        tell("destination_service_name", destination_service_name);
+        tell("destination_workload", destination_workload);
+        tell("destination_canonical_service", destination_canonical_service);
+        tell("destination_canonical_revision", destination_canonical_revision);
+        tell("destination_workload_namespace", destination_workload_namespace);
+        tell("destination_principal", destination_principal);
+        tell("destination_app", destination_app);
+        tell("destination_version", destination_version);
+        tell("destination_cluster", destination_cluster);
+        tell("destination_region", destination_region);
+        tell("destination_zone", destination_zone);
+        tell("request_protocol", request_protocol);
+        tell("response_flags", response_flags);
+        tell("connection_security_policy", connection_security_policy);
+    }
+}
+
 impl TcpLabels {
+    /// Where there are too many: of nobody.
+    fn folded(&self) -> Self {
+        let source = PartyLabels::new(&Party::default());
+        let destination = PartyLabels::new(&Party::default());
+        Self::of(self.reporter, source, destination, None, self.response_flags, self.connection_security_policy)
+    }
+
     fn new(flow: &Flow, response_flags: &'static str) -> Self {
-        let source = PartyLabels::new(&flow.source);
-        let destination = PartyLabels::new(&flow.destination);
-        let service = flow.service.as_ref();
+        let (source, destination) = (PartyLabels::new(&flow.source), PartyLabels::new(&flow.destination));
+        let (reporter, security) = (flow.direction.reporter(), flow.security.as_str());
+        Self::of(reporter, source, destination, flow.service.as_deref(), response_flags, security)
+    }
+
+    fn of(
+        reporter: &'static str,
+        source: PartyLabels,
+        destination: PartyLabels,
+        service: Option<&Service>,
+        response_flags: &'static str,
+        connection_security_policy: &'static str,
+    ) -> Self {
         Self {
-            reporter: flow.direction.reporter(),
+            reporter,
             source_workload: source.workload,
             source_app: source.canonical_service.clone(),
             source_version: source.canonical_revision.clone(),
@@ -288,7 +409,7 @@ impl TcpLabels {
             destination_zone: destination.zone,
             request_protocol: "tcp",
             response_flags,
-            connection_security_policy: flow.security.as_str(),
+            connection_security_policy,
         }
     }
 }

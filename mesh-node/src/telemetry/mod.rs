@@ -4,16 +4,21 @@
 //! its bytes and, when it ends or is dropped, its end. Nothing can be counted open for ever.
 //!
 //! A request is told apart from its connection as a [`RequestRecord`], one for each half; what it has in common with others
-//! of its connection and endpoint is their [`Path`].
+//! of its connection and endpoint is their [`Path`], which knows what the Telemetry of the end that reports wants to have told.
 
 mod access_log;
 mod collect;
+mod collectors;
 mod connections;
+mod custom;
+mod facts;
 mod flags;
 mod flow;
+mod log_form;
 mod metrics;
 mod otlp;
 mod path;
+mod plan;
 mod request;
 mod series;
 mod span;

@@ -34,7 +34,7 @@ const BATCH: usize = 512;
 /// The longest that a span waits for others.
 const FLUSH: Duration = Duration::from_secs(1);
 /// For one message, connecting included.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// Takes spans for a collector.
@@ -43,7 +43,7 @@ pub struct OtlpExporter {
     counts: Arc<SpanCounts>,
 }
 
-/// Since the start.
+/// Since the start, of all collectors together.
 #[derive(Debug, Default)]
 pub struct SpanCounts {
     pub sent: AtomicU64,
@@ -61,22 +61,28 @@ pub struct BadCollector {
 impl OtlpExporter {
     /// Spans go to `collector`, such as `http://127.0.0.1:4317`, which need not be there yet. Starts a task on the current
     /// runtime, which ends when the exporter is dropped.
-    pub fn start(collector: &str) -> Result<Arc<Self>, BadCollector> {
+    pub fn start(collector: &str, counts: Arc<SpanCounts>) -> Result<Arc<Self>, BadCollector> {
         let bad = |source| BadCollector { address: collector.to_owned(), source };
         let channel = Endpoint::from_shared(collector.to_owned()).map_err(bad)?.connect_timeout(EXPORT_TIMEOUT).connect_lazy();
+        Ok(Self::over(channel, counts))
+    }
+
+    /// The same over a channel.
+    pub(super) fn over(channel: Channel, counts: Arc<SpanCounts>) -> Arc<Self> {
         let (queue, spans) = mpsc::channel(QUEUE);
-        let counts = Arc::<SpanCounts>::default();
         tokio::spawn(send_all(spans, Grpc::new(channel), counts.clone()));
-        Ok(Arc::new(Self { queue, counts }))
+        Arc::new(Self { queue, counts })
     }
 
     pub fn counts(&self) -> &SpanCounts {
         &self.counts
     }
+}
 
+impl SpanCounts {
     /// Shows in the metrics what became of the spans.
-    pub fn show(&self, metrics: &Metrics) {
-        let (sent, dropped) = (self.counts.clone(), self.counts.clone());
+    pub fn show(self: &Arc<Self>, metrics: &Metrics) {
+        let (sent, dropped) = (self.clone(), self.clone());
         let values: Vec<(_, Reading)> = vec![
             ("sent", Box::new(move || sent.sent.load(Relaxed))),
             ("dropped", Box::new(move || dropped.dropped.load(Relaxed))),

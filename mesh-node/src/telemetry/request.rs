@@ -16,7 +16,8 @@ use http::{
 use mesh_policy::model::Percent;
 
 use super::{
-    Path, Side, Tallies, Telemetry, access_log,
+    Path, Side, Tallies, Telemetry,
+    facts::Told,
     flags::ResponseFlags,
     series::{GrpcStatus, Measured, Outcome},
     span::{Span, SpanContext},
@@ -57,6 +58,8 @@ pub struct RequestFacts {
     pub forwarded_for: Option<HeaderValue>,
     pub request_id: Option<HeaderValue>,
     pub grpc: bool,
+    /// Further headers that a Telemetry speaks of.
+    pub(super) kept: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl RequestFacts {
@@ -73,8 +76,14 @@ impl RequestFacts {
             forwarded_for: header(&X_FORWARDED_FOR),
             request_id: header(&X_REQUEST_ID),
             grpc: is_grpc(head.headers.get(CONTENT_TYPE)),
+            kept: Vec::new(),
         }
     }
+}
+
+/// One value of each header that is there.
+fn kept(names: &[HeaderName], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    names.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
 }
 
 /// A request under way. What is not told of it stays unknown in the log.
@@ -101,9 +110,20 @@ pub(super) struct Open {
     pub(super) upstream_local: Option<SocketAddr>,
     pub(super) server_name: Option<Arc<str>>,
     pub(super) span: Option<SpanContext>,
+    /// Headers of the answer that a Telemetry speaks of.
+    pub(super) kept: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Telemetry {
+    /// Begins a request with what its head tells.
+    pub fn begin(self: &Arc<Self>, path: Arc<Path>, head: &http::request::Parts) -> RequestRecord {
+        let mut facts = RequestFacts::of(head);
+        if let Some(plan) = path.plan() {
+            facts.kept = kept(&plan.request_headers, &head.headers);
+        }
+        self.request(path, facts)
+    }
+
     /// Begins a request that came in over `path`, whose destination is what was dialled until it is [routed](RequestRecord::routed).
     pub fn request(self: &Arc<Self>, path: Arc<Path>, facts: RequestFacts) -> RequestRecord {
         let tallies = Tallies::new();
@@ -124,6 +144,7 @@ impl Telemetry {
             upstream_local: None,
             server_name: None,
             span: None,
+            kept: Vec::new(),
         };
         RequestRecord { telemetry: self.clone(), open: Some(Box::new(open)), tallies }
     }
@@ -185,7 +206,8 @@ impl RequestRecord {
 
     /// The share of requests that are traced of themselves; None: none is traced at all.
     pub fn trace_share(&self) -> Option<Percent> {
-        self.telemetry.spans().map(|(_, share)| share)
+        let plan = self.open.as_ref().and_then(|open| open.path.plan());
+        self.telemetry.trace_share(plan)
     }
 
     /// The head of the answer as it goes to the client.
@@ -194,6 +216,9 @@ impl RequestRecord {
             open.status = Some(status);
             open.service_time = headers.get(X_ENVOY_UPSTREAM_SERVICE_TIME).cloned();
             open.grpc_status = grpc_status(headers).unwrap_or(open.grpc_status);
+            if let Some(plan) = open.path.plan() {
+                open.kept = kept(&plan.response_headers, headers);
+            }
         });
     }
 
@@ -228,11 +253,11 @@ impl RequestRecord {
             flags: open.flags,
         };
         let measured = Measured { duration, request_bytes, response_bytes };
-        open.path.series().measure(outcome, measured);
+        open.path.measure(&Told { open: &open, measured }, outcome, measured);
         self.tallies.tell(true);
-        access_log::write(&open, measured, self.telemetry.access_form());
-        if let (Some((spans, _)), Some(span)) = (self.telemetry.spans(), Span::of(&open, measured)) {
-            spans.offer(span);
+        self.telemetry.log(&open, measured);
+        if let Some(span) = Span::of(&open, measured) {
+            self.telemetry.offer(open.path.plan(), span);
         }
     }
 }

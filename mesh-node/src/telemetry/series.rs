@@ -14,9 +14,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_policy::model::Identity;
+use mesh_policy::model::{Identity, Metric};
 
 use super::{
+    custom::{CustomSeries, MetricSet},
     flags::ResponseFlags,
     flow::{Flow, Party, Security},
 };
@@ -73,7 +74,7 @@ impl PathLabels {
     }
 
     /// For what does not fit any more.
-    fn folded(&self) -> Self {
+    pub(super) fn folded(&self) -> Self {
         let (source, destination) = <(PartyLabels, PartyLabels)>::default();
         Self { reporter: self.reporter, security: self.security, source, destination, service: None }
     }
@@ -159,20 +160,34 @@ pub(super) struct Counts {
     pub(super) response_bytes: Histogram,
 }
 
+impl Counts {
+    /// Adds a request to these metrics.
+    pub(super) fn add(&self, metrics: MetricSet, measured: Measured) {
+        let Measured { duration, request_bytes, response_bytes } = measured;
+        if metrics.contains(Metric::RequestCount) {
+            self.requests.fetch_add(1, Relaxed);
+        }
+        if metrics.contains(Metric::RequestDuration) {
+            let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            self.duration.add(micros, micros as f64 / 1000.0);
+        }
+        if metrics.contains(Metric::RequestSize) {
+            self.request_bytes.add(request_bytes, request_bytes as f64);
+        }
+        if metrics.contains(Metric::ResponseSize) {
+            self.response_bytes.add(response_bytes, response_bytes as f64);
+        }
+    }
+}
+
 impl Series {
     fn new(labels: PathLabels) -> Arc<Self> {
         let (outcomes, request_messages, response_messages) = Default::default();
         Arc::new(Self { labels, outcomes, request_messages, response_messages })
     }
 
-    pub(super) fn measure(&self, outcome: Outcome, measured: Measured) {
-        let Measured { duration, request_bytes, response_bytes } = measured;
-        let counts = self.counts(outcome);
-        counts.requests.fetch_add(1, Relaxed);
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        counts.duration.add(micros, micros as f64 / 1000.0);
-        counts.request_bytes.add(request_bytes, request_bytes as f64);
-        counts.response_bytes.add(response_bytes, response_bytes as f64);
+    pub(super) fn measure(&self, metrics: MetricSet, outcome: Outcome, measured: Measured) {
+        self.counts(outcome).add(metrics, measured);
     }
 
     /// Adds to the messages of gRPC streams.
@@ -199,7 +214,7 @@ impl Series {
 
 impl Outcome {
     /// One of few: the class of the status, no gRPC status, no flags.
-    fn folded(self) -> Self {
+    pub(super) fn folded(self) -> Self {
         let Self { grpc, code, grpc_status: _, flags: _ } = self;
         Self { grpc, code: code / 100 * 100, grpc_status: GrpcStatus::None, flags: ResponseFlags::NONE }
     }
@@ -243,6 +258,10 @@ impl Histogram {
         self.sum.fetch_add(exact, Relaxed);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.load(Relaxed) == 0)
+    }
+
     /// The sum, and what each bucket holds beside those below it.
     pub(super) fn read(&self) -> (u64, [(f64, u64); BUCKETS.len() + 1]) {
         let bound = |index: usize| BUCKETS.get(index).copied().unwrap_or(f64::INFINITY);
@@ -253,6 +272,8 @@ impl Histogram {
 /// Every series of the node.
 pub(super) struct AllSeries {
     series: RwLock<HashMap<PathLabels, Arc<Series>>>,
+    /// Those whose labels a Telemetry has changed.
+    pub(super) custom: CustomSeries,
     limit: usize,
 }
 
@@ -262,7 +283,7 @@ impl AllSeries {
     }
 
     pub(super) fn with_limit(limit: usize) -> Arc<Self> {
-        Arc::new(Self { series: RwLock::default(), limit })
+        Arc::new(Self { series: RwLock::default(), custom: CustomSeries::default(), limit })
     }
 
     pub(super) fn of(&self, flow: &Flow) -> Arc<Series> {

@@ -2,10 +2,14 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use super::{Direction, request::Open, series::Measured};
+use http::HeaderName;
+use mesh_policy::model::{SpanTag, Variable, Workload};
+
+use super::{Direction, facts::Told, request::Open, series::Measured};
 
 /// 16 bytes, not all zero (W3C Trace Context, §3.2.2.3). Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,6 +40,8 @@ pub struct Span {
     pub duration: Duration,
     pub failed: bool,
     pub attributes: Vec<(&'static str, Value)>,
+    /// Of the user's own; one of the name of another takes its place.
+    pub tags: Vec<(Arc<str>, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +74,43 @@ impl Span {
             duration: measured.duration,
             failed: open.status.is_none_or(|status| status.is_server_error()),
             attributes: attributes(open, measured),
+            tags: tags(open, measured),
         })
+    }
+}
+
+/// Those that a Telemetry adds. One that has no value is left out.
+fn tags(open: &Open, measured: Measured) -> Vec<(Arc<str>, String)> {
+    let Some(plan) = open.path.plan() else { return Vec::new() };
+    let told = Told { open, measured };
+    let near = open.path.flow().near().workload.as_deref();
+    let value = |tag: &SpanTag| match tag {
+        SpanTag::Literal(value) => Some(value.to_string()),
+        SpanTag::Header { name, default } => {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok();
+            let found = name.and_then(|name| told.request_value(&name).cloned());
+            let found = found.map(|value| super::access_log::escape(value.as_bytes()).into_owned());
+            found.or_else(|| default.as_ref().map(ToString::to_string))
+        }
+        SpanTag::Environment { variable, default } => {
+            let found = near.map(|near| of_environment(*variable, near)).filter(|found| !found.is_empty());
+            found.or_else(|| default.as_ref().map(ToString::to_string))
+        }
+    };
+    plan.span_tags.iter().filter_map(|(name, tag)| Some((name.clone(), value(tag)?))).collect()
+}
+
+/// What a sidecar of the workload would have in its environment.
+fn of_environment(variable: Variable, workload: &Workload) -> String {
+    match variable {
+        Variable::PodName => workload.name.to_string(),
+        Variable::PodNamespace => workload.namespace.to_string(),
+        Variable::InstanceIp => workload.addresses.first().map(ToString::to_string).unwrap_or_default(),
+        Variable::ServiceAccount => workload.service_account.to_string(),
+        Variable::NodeName => workload.node.to_string(),
+        Variable::WorkloadName => workload.workload_name.to_string(),
+        Variable::ClusterId => workload.cluster.to_string(),
+        Variable::TrustDomain => workload.trust_domain.to_string(),
     }
 }
 
@@ -99,6 +141,7 @@ fn attributes(open: &Open, measured: Measured) -> Vec<(&'static str, Value)> {
     let known = |value: &str| (!value.is_empty()).then(|| Value::Text(value.to_owned()));
     let number = |value: u64| Some(Value::Number(i64::try_from(value).unwrap_or(i64::MAX)));
     let cluster = open.path.cluster().to_string();
+    let with_istio_tags = open.path.plan().is_none_or(|plan| !plan.without_istio_tags);
     [
         ("component", known("proxy")),
         ("node_id", known("keelson")),
@@ -124,6 +167,7 @@ fn attributes(open: &Open, measured: Measured) -> Vec<(&'static str, Value)> {
         ("istio.cluster_id", near.and_then(|near| known(&near.cluster))),
     ]
     .into_iter()
+    .filter(|(name, _)| with_istio_tags || !name.starts_with("istio."))
     .filter_map(|(name, value)| Some((name, value?)))
     .collect()
 }

@@ -84,7 +84,7 @@ impl Tallies {
         }
         streamed.last = Instant::now();
         if let Some(path) = &streamed.path {
-            path.series().messages(found.0.saturating_sub(streamed.told.0), found.1.saturating_sub(streamed.told.1));
+            path.messages(found.0.saturating_sub(streamed.told.0), found.1.saturating_sub(streamed.told.1));
             streamed.told = found;
         }
     }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HttpSettings, Routes, RoutesKey, TrafficKey, TrafficRule};
+use super::{HttpSettings, Routes, RoutesKey, Telemetry, TelemetryKey, TrafficKey, TrafficRule};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +13,7 @@ pub enum Document {
     Routes(Box<Routes>),
     Traffic(Box<TrafficRule>),
     HttpSettings(Box<HttpSettings>),
+    Telemetry(Box<Telemetry>),
 }
 
 /// What a document is; writes itself as its name on the wire.
@@ -21,6 +22,7 @@ pub enum DocumentKey {
     Routes(RoutesKey),
     Traffic(TrafficKey),
     HttpSettings,
+    Telemetry(TelemetryKey),
 }
 
 impl Document {
@@ -29,6 +31,7 @@ impl Document {
             Self::Routes(routes) => DocumentKey::Routes(routes.key.clone()),
             Self::Traffic(rule) => DocumentKey::Traffic(rule.key.clone()),
             Self::HttpSettings(_) => DocumentKey::HttpSettings,
+            Self::Telemetry(telemetry) => DocumentKey::Telemetry(telemetry.key.clone()),
         }
     }
 }
@@ -39,6 +42,7 @@ impl std::fmt::Display for DocumentKey {
             Self::Routes(key) => write!(f, "routes {key}"),
             Self::Traffic(key) => write!(f, "traffic {key}"),
             Self::HttpSettings => f.write_str("http settings"),
+            Self::Telemetry(key) => write!(f, "telemetry {key}"),
         }
     }
 }

@@ -12,6 +12,7 @@ mod policy;
 mod route;
 mod service;
 mod snapshot;
+mod telemetry;
 mod text;
 mod traffic;
 mod workload;
@@ -35,6 +36,10 @@ pub use service::{
     VirtualAddress,
 };
 pub use snapshot::{Endpoint, Model, Snapshot};
+pub use telemetry::{
+    AccessLog, Applies, Collector, Half, LogForm, LogLine, LogPiece, Logs, Metric, MetricOverride, MetricSettings, Operator, SpanTag,
+    Tag, Telemetry, TelemetryKey, TraceTo, Tracing, Variable,
+};
 pub use text::{Pattern, PatternError, TextMatch};
 pub use traffic::{
     Balance, ConnectionLimits, Distribution, H2Upgrade, HashAlgorithm, HashCookie, HashKey, LocalityPolicy, OutlierDetection,

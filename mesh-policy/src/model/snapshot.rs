@@ -13,8 +13,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    AppProtocol, Authorization, Document, DocumentKey, HttpSettings, Mesh, NetworkMode, PolicyKey, Routes, RoutesKey, Scope,
-    Service, ServiceKey, TrafficKey, TrafficRule, Workload, WorkloadUid,
+    AppProtocol, Applies, Authorization, Document, DocumentKey, HttpSettings, Mesh, NetworkMode, PolicyKey, Routes, RoutesKey,
+    Scope, Service, ServiceKey, Telemetry, TelemetryKey, TrafficKey, TrafficRule, Workload, WorkloadUid,
 };
 use crate::balance::Pool;
 
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pools: HashMap<ServiceKey, Pool>,
     global_policies: Vec<Arc<Authorization>>,
     namespace_policies: HashMap<Arc<str>, Vec<Arc<Authorization>>>,
+    /// Those for some of a namespace's workloads, in their order.
+    narrow_telemetry: HashMap<Arc<str>, Vec<Arc<Telemetry>>>,
 }
 
 impl Snapshot {
@@ -139,6 +141,24 @@ impl Snapshot {
         &self.model.http
     }
 
+    /// What is told of a workload's traffic, for the half that serves `service` or, if None, that calls or serves nobody's. None:
+    /// nobody has said anything.
+    pub fn telemetry(&self, workload: &Workload, serves: Option<&ServiceKey>) -> Option<&Arc<Telemetry>> {
+        let applies = |telemetry: &&Arc<Telemetry>| match &telemetry.applies {
+            Applies::All => true,
+            Applies::Labelled(labels) => labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value)),
+            Applies::Services(services) => serves.is_some_and(|service| services.contains(service)),
+        };
+        let narrow = self.narrow_telemetry.get(&workload.namespace).and_then(|narrow| narrow.iter().find(applies));
+        let wide = |key| self.model.telemetry.get(&key);
+        narrow.or_else(|| {
+            if self.model.telemetry.is_empty() {
+                return None;
+            }
+            wide(TelemetryKey::Namespace(workload.namespace.clone())).or_else(|| wide(TelemetryKey::Mesh))
+        })
+    }
+
     /// What a workload's port was declared to speak, by the services that it serves there: HTTP if any of them says so.
     pub fn protocol_at(&self, workload: &Workload, target_port: u16) -> AppProtocol {
         let declared = workload.services.iter().flat_map(|(key, mappings)| {
@@ -180,6 +200,7 @@ pub struct Model {
     pub routes: BTreeMap<RoutesKey, Arc<Routes>>,
     pub traffic: BTreeMap<TrafficKey, Arc<TrafficRule>>,
     pub http: Arc<HttpSettings>,
+    pub telemetry: BTreeMap<TelemetryKey, Arc<Telemetry>>,
     pub mesh: Mesh,
 }
 
@@ -201,6 +222,7 @@ impl Model {
             Document::Routes(routes) => drop(self.routes.insert(routes.key.clone(), Arc::from(routes))),
             Document::Traffic(rule) => drop(self.traffic.insert(rule.key.clone(), Arc::from(rule))),
             Document::HttpSettings(settings) => self.http = Arc::from(settings),
+            Document::Telemetry(telemetry) => drop(self.telemetry.insert(telemetry.key.clone(), Arc::from(telemetry))),
         }
     }
 
@@ -209,6 +231,7 @@ impl Model {
             DocumentKey::Routes(key) => drop(self.routes.remove(key)),
             DocumentKey::Traffic(key) => drop(self.traffic.remove(key)),
             DocumentKey::HttpSettings => self.http = Arc::default(),
+            DocumentKey::Telemetry(key) => drop(self.telemetry.remove(key)),
         }
     }
 
@@ -216,7 +239,8 @@ impl Model {
     pub fn documents(&self) -> impl Iterator<Item = Document> + '_ {
         let routes = self.routes.values().map(|routes| Document::Routes(Box::new((**routes).clone())));
         let traffic = self.traffic.values().map(|rule| Document::Traffic(Box::new((**rule).clone())));
-        routes.chain(traffic).chain([Document::HttpSettings(Box::new((*self.http).clone()))])
+        let telemetry = self.telemetry.values().map(|telemetry| Document::Telemetry(Box::new((**telemetry).clone())));
+        routes.chain(traffic).chain(telemetry).chain([Document::HttpSettings(Box::new((*self.http).clone()))])
     }
 
     /// Indexes the present state. Where two objects claim one address, the first by key keeps it, so that the same
@@ -270,6 +294,14 @@ impl Model {
                     snapshot.ranges.push((address.range, service.clone()));
                 }
             }
+        }
+        for telemetry in self.telemetry.values() {
+            if let TelemetryKey::Object { namespace, name: _ } = &telemetry.key {
+                snapshot.narrow_telemetry.entry(namespace.clone()).or_default().push(telemetry.clone());
+            }
+        }
+        for narrow in snapshot.narrow_telemetry.values_mut() {
+            narrow.sort_by_key(|telemetry| telemetry.order);
         }
         snapshot.ranges.sort_by_key(|(range, _)| std::cmp::Reverse(range.prefix_len()));
         for policy in self.policies.values() {

@@ -69,6 +69,11 @@ impl Pattern {
         self.whole.is_match(value)
     }
 
+    /// Whether any part of the text matches.
+    pub fn is_within(&self, value: &str) -> bool {
+        self.part.is_match(value)
+    }
+
     /// Replaces every match within `value`; `with` names groups as RE2 does, `\1`.
     pub fn replace_all(&self, value: &str, with: &str) -> String {
         self.part.replace_all(value, Groups(with)).into_owned()

@@ -149,7 +149,8 @@ fn both_halves_are_spans_of_one_trace() {
     follow(&mut untraced, &mut record(&telemetry), &mut rng);
     assert_eq!(untraced["traceparent"], "anything", "nothing is traced, nothing is touched");
 
-    telemetry.export_spans(Arc::new(Forget), Percent::ALL);
+    telemetry.export_spans(Arc::new(Forget));
+    telemetry.set_trace_share(Percent::ALL);
     let mut map = HeaderMap::new();
     follow(&mut map, &mut record(&telemetry), &mut rng);
     let source = read(&map).context.expect("a trace");

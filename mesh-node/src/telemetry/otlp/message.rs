@@ -119,7 +119,10 @@ impl ResourceSpans {
 
 impl From<Span> for WireSpan {
     fn from(span: Span) -> Self {
-        let Span { context, direction, name, service: _, began, duration, failed, attributes } = span;
+        let Span { context, direction, name, service: _, began, duration, failed, attributes, tags } = span;
+        let usual = attributes.into_iter().filter(|(name, _)| !tags.iter().any(|(own, _)| **own == **name));
+        let usual: Vec<KeyValue> = usual.map(|(name, value)| attribute(name, value)).collect();
+        let own = tags.iter().map(|(name, value)| attribute(name, Value::Text(value.clone())));
         Self {
             trace_id: context.trace_id.0.to_vec(),
             span_id: context.span_id.0.to_vec(),
@@ -131,7 +134,7 @@ impl From<Span> for WireSpan {
             },
             start_time_unix_nano: nanos(began, Duration::ZERO),
             end_time_unix_nano: nanos(began, duration),
-            attributes: attributes.into_iter().map(|(name, value)| attribute(name, value)).collect(),
+            attributes: usual.into_iter().chain(own).collect(),
             status: Some(Status { code: if failed { 2 } else { 0 } }),
         }
     }

@@ -50,9 +50,10 @@ fn context() -> SpanContext {
 #[tokio::test]
 async fn a_traced_request_arrives_as_a_span() {
     let (address, mut told) = collector().await;
-    let exporter = OtlpExporter::start(&format!("http://{address}")).expect("an address");
+    let exporter = OtlpExporter::start(&format!("http://{address}"), Arc::default()).expect("an address");
     let telemetry = Telemetry::new();
-    telemetry.export_spans(exporter.clone(), Percent::NONE);
+    telemetry.export_spans(exporter.clone());
+    telemetry.set_trace_share(Percent::NONE);
     let mut traced = record(&telemetry);
     traced.span(context());
     traced.answered(http::StatusCode::BAD_GATEWAY, &http::HeaderMap::new());
@@ -84,7 +85,7 @@ async fn a_traced_request_arrives_as_a_span() {
     while exporter.counts().sent.load(Relaxed) == 0 {
         sleep(Duration::from_millis(5)).await;
     }
-    exporter.show(&telemetry.metrics);
+    exporter.counts.show(&telemetry.metrics);
     let metrics = telemetry.metrics.encode();
     assert!(metrics.contains("keelson_spans_total{outcome=\"sent\"} 1\n"), "{metrics}");
     assert!(metrics.contains("keelson_spans_total{outcome=\"dropped\"} 0\n"), "{metrics}");
@@ -101,9 +102,10 @@ fn text(attribute: &message::KeyValue) -> &str {
 async fn without_a_collector_spans_are_dropped_and_nothing_waits() {
     // A port that nobody listens on: bound, and let go.
     let address = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let exporter = OtlpExporter::start(&format!("http://{address}")).expect("an address");
+    let exporter = OtlpExporter::start(&format!("http://{address}"), Arc::default()).expect("an address");
     let telemetry = Telemetry::new();
-    telemetry.export_spans(exporter.clone(), Percent::NONE);
+    telemetry.export_spans(exporter.clone());
+    telemetry.set_trace_share(Percent::NONE);
     for _ in 0..3 * QUEUE {
         let mut traced = record(&telemetry);
         traced.span(context());
@@ -113,5 +115,5 @@ async fn without_a_collector_spans_are_dropped_and_nothing_waits() {
         sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(exporter.counts().sent.load(Relaxed), 0);
-    assert!(OtlpExporter::start("not an address").is_err());
+    assert!(OtlpExporter::start("not an address", Arc::default()).is_err());
 }
