@@ -136,6 +136,10 @@ reasons! {
     RequestBroken = "REQUEST_BROKEN", Client, Never, "DR";
     /// The client did not come to an end with the head of its request, or sent nothing more of its body, for too long.
     RequestSlow = "REQUEST_SLOW", Client, Never, "SI";
+    /// Nothing was carried for as long as the DestinationRule lets a connection be silent (connectionPool.tcp.idleTimeout).
+    ConnectionIdle = "CONNECTION_IDLE", Mesh, Later, "SI";
+    /// The connection has stood for as long as the DestinationRule lets it (connectionPool.tcp.maxConnectionDuration).
+    ConnectionDuration = "CONNECTION_DURATION", Mesh, Later, "DT";
     /// The client reset the connection.
     ClientReset = "CLIENT_RESET", Client, Never, "-";
     /// The server reset the connection.

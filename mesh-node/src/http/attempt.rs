@@ -12,7 +12,7 @@ use mesh_policy::{
     authz,
     balance::{self, outlier::Outcome as Seen},
     destination::{Candidates, Hop},
-    model::{RetryPolicy, ServiceKey, Snapshot, Workload, WorkloadUid},
+    model::{RetryPolicy, Snapshot, Workload, WorkloadUid},
 };
 use tokio::time::{sleep, timeout, timeout_at};
 
@@ -25,6 +25,7 @@ use super::{
     error::ExchangeError,
     facts::Facts,
     headers,
+    place::{Place, place, terms},
     replay::Replay,
     retry::{self, Outcome},
     trace,
@@ -49,24 +50,6 @@ enum Wanted {
     Any,
     /// None that the server may have closed meanwhile.
     Fresh,
-}
-
-/// What upstream connections are told apart by, beside the pod that they belong to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// None: nobody's.
-    workload: Option<WorkloadUid>,
-    address: Option<SocketAddr>,
-    via: Via,
-    /// The far half is told which service its connection is for.
-    service: Option<ServiceKey>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Via {
-    Direct,
-    SameNode,
-    Hbone,
 }
 
 /// An answer's head has come.
@@ -235,14 +218,14 @@ impl Attempts<'_> {
     async fn lease(&self, place: &Place, hop: &Hop, wanted: Wanted) -> Result<Lease<Place>, ExchangeError> {
         let Forward { policy, backend, version, .. } = self.forward;
         let upstreams = &self.client.pod.lane(self.client.worker).upstreams;
-        let most = policy.limits.max_requests_per_connection;
+        let terms = terms(policy);
         let connect = || connect(self.client, self.source, hop, self.forward);
         let mut pending = None;
         loop {
             let freed = upstreams.freed();
             let leased = match (wanted, version) {
-                (Wanted::Fresh, Version::Http1) => upstreams.lease_http1_fresh(place, most, connect()).await,
-                (Wanted::Fresh | Wanted::Any, _) => upstreams.lease(place, *version, most, connect).await,
+                (Wanted::Fresh, Version::Http1) => upstreams.lease_http1_fresh(place, terms, connect()).await,
+                (Wanted::Fresh | Wanted::Any, _) => upstreams.lease(place, *version, terms, connect).await,
             };
             match (leased, backend) {
                 (Err(failure), Some(backend)) if failure.reason == Reason::UpstreamOverflow => {
@@ -361,17 +344,6 @@ fn seen(result: &Result<Answer, ExchangeError>) -> Option<Seen> {
         Err(ExchangeError::PerTryTimeout(_)) => Some(Seen::TimedOut),
         Err(_) => None,
     }
-}
-
-pub(super) fn place(hop: &Hop, forward: &Forward<'_>) -> Place {
-    let (address, via) = match hop {
-        Hop::Direct { address, .. } | Hop::Outside { address } => (Some(*address), Via::Direct),
-        Hop::DirectByName { .. } => (None, Via::Direct),
-        Hop::SameNode { address, .. } => (Some(*address), Via::SameNode),
-        Hop::Hbone { address, .. } => (Some(*address), Via::Hbone),
-    };
-    let workload = hop.workload().map(|workload| workload.uid.clone());
-    Place { workload, address, via, service: forward.service.map(|service| service.key()) }
 }
 
 /// The destination's policy, on a request that both halves of which are here.

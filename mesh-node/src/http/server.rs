@@ -23,7 +23,7 @@ use super::{
     headers::{self, Sender},
     replay::Replay,
     request_id, trace, upgrade,
-    upstream::{self, Lease, Pool, SendErrorKind},
+    upstream::{self, Lease, Pool, SendErrorKind, Terms},
 };
 use crate::{
     enrol::{Pod, pod::Counted},
@@ -135,7 +135,7 @@ impl Server {
             let (client, target) = (self.peer.ip(), self.target);
             async move { Ok(Io::upstream(deliverer.deliver(&pod, client, target).await?)) }
         };
-        let mut lease = self.upstreams.lease(&(), version, None, connect).await.map_err(ExchangeError::Connect)?;
+        let mut lease = self.upstreams.lease(&(), version, Terms::default(), connect).await.map_err(ExchangeError::Connect)?;
         let body = || replay.attempt().ok_or_else(|| ExchangeError::Gone("the request's body".into()));
         let mut request = convert::for_server(head, upgrade, body()?, version);
         loop {
@@ -156,8 +156,8 @@ impl Server {
                 },
             }
             lease = match version {
-                upstream::Version::Http1 => self.upstreams.lease_http1_fresh(&(), None, connect()).await,
-                upstream::Version::Http2 => self.upstreams.lease(&(), version, None, connect).await,
+                upstream::Version::Http1 => self.upstreams.lease_http1_fresh(&(), Terms::default(), connect()).await,
+                upstream::Version::Http2 => self.upstreams.lease(&(), version, Terms::default(), connect).await,
             }
             .map_err(ExchangeError::Connect)?;
         }

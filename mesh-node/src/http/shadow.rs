@@ -12,7 +12,7 @@ use mesh_policy::{
 use tokio::time::timeout;
 
 use super::{
-    attempt::{connect, judge, place},
+    attempt::{connect, judge},
     body::Body,
     client::Client,
     convert,
@@ -20,6 +20,7 @@ use super::{
     error::ExchangeError,
     facts::Facts,
     headers, mirror,
+    place::{place, terms},
     replay::Replay,
     upstream::Version,
 };
@@ -71,11 +72,11 @@ impl Client {
             headers::set_client_cert(request.headers_mut(), &workload.identity(), Some(&own));
         }
         let upstreams = &self.pod.lane(self.worker).upstreams;
-        let place = place(&hop, &forward);
+        let (place, terms) = (place(&hop, &forward), terms(forward.policy));
         let mut lease = match forward.version {
             // Of a kept connection that closes meanwhile, nobody would try again.
-            Version::Http1 => upstreams.lease_http1_fresh(&place, None, connect(self, source, &hop, &forward)).await,
-            Version::Http2 => upstreams.lease(&place, Version::Http2, None, || connect(self, source, &hop, &forward)).await,
+            Version::Http1 => upstreams.lease_http1_fresh(&place, terms, connect(self, source, &hop, &forward)).await,
+            Version::Http2 => upstreams.lease(&place, Version::Http2, terms, || connect(self, source, &hop, &forward)).await,
         }
         .map_err(ExchangeError::Connect)?;
         let response = lease.send(request).await.map_err(ExchangeError::Send)?;

@@ -69,8 +69,8 @@ struct Exceptions {
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     /// On an endpoint that was not tried, unless all were
-    /// ([`RetryPolicy::avoid_previous`](crate::model::RetryPolicy::avoid_previous)). With consistent hashing Istio does
-    /// not, unless told to: pass false there, except after a failure to connect.
+    /// ([`RetryPolicy::avoid_previous`](crate::model::RetryPolicy::avoid_previous)). With consistent hashing that is the
+    /// next of the key's ring or table.
     pub avoid_previous: bool,
     /// In the next group, after two attempts in one.
     pub remote_localities: bool,

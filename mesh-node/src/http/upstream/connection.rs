@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::{
@@ -46,6 +46,7 @@ pub(super) enum Connection {
 /// What a connection and its users know of each other.
 #[derive(Debug)]
 pub(super) struct Usage {
+    pub(super) begun: Instant,
     /// Requests that are open on it.
     pub(super) open: AtomicUsize,
     /// Requests that the server lets be open at once, as far as it has said.
@@ -54,7 +55,7 @@ pub(super) struct Usage {
 
 impl Default for Usage {
     fn default() -> Self {
-        Self { open: AtomicUsize::new(0), streams: AtomicUsize::new(usize::MAX) }
+        Self { begun: Instant::now(), open: AtomicUsize::new(0), streams: AtomicUsize::new(usize::MAX) }
     }
 }
 

@@ -10,4 +10,4 @@ mod pool;
 mod tests;
 
 pub use connection::{SendError, SendErrorKind, Version};
-pub use pool::{Lease, Pool, Settings};
+pub use pool::{Lease, Pool, Settings, Terms};

@@ -52,6 +52,25 @@ impl Default for Settings {
     }
 }
 
+/// What a rule lets one connection be used for; None is what the settings say. The default bounds nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// Requests in its life.
+    pub requests: Option<u32>,
+    /// Requests at a time, of HTTP/2.
+    pub streams: Option<u32>,
+    /// Without a request for so long, it is closed.
+    pub idle: Option<Duration>,
+    /// No request begins on one that has stood for so long.
+    pub age: Option<Duration>,
+}
+
+impl Terms {
+    fn allow(&self, usage: &Usage, served: u32) -> bool {
+        self.requests.is_none_or(|most| served < most) && self.age.is_none_or(|most| usage.begun.elapsed() < most)
+    }
+}
+
 /// See the module.
 pub struct Pool<K> {
     shared: Arc<Shared<K>>,
@@ -100,24 +119,23 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         Self { shared: Arc::new(shared), tasks: Charged::new(cost), settings }
     }
 
-    /// A connection for one request, made with `connect` if there is none. `most` is how many requests one connection may
-    /// carry in its life.
+    /// A connection for one request, made with `connect` if there is none.
     pub async fn lease<F>(
         &self,
         key: &K,
         version: Version,
-        most: Option<u32>,
+        terms: Terms,
         connect: impl FnOnce() -> F,
     ) -> Result<Lease<K>, Failure>
     where
         F: Future<Output = Result<Io, Failure>> + Send + 'static,
     {
         match version {
-            Version::Http1 => match self.shared.take_spare(key) {
-                Some(spare) => Ok(self.leased(key, Version::Http1, spare, most)),
-                None => self.lease_http1_fresh(key, most, connect()).await,
+            Version::Http1 => match self.shared.take_spare(key, terms) {
+                Some(spare) => Ok(self.leased(key, Version::Http1, spare, terms)),
+                None => self.lease_http1_fresh(key, terms, connect()).await,
             },
-            Version::Http2 => self.lease_http2(key, most, connect).await,
+            Version::Http2 => self.lease_http2(key, terms, connect).await,
         }
     }
 
@@ -125,13 +143,14 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     pub async fn lease_http1_fresh(
         &self,
         key: &K,
-        most: Option<u32>,
+        terms: Terms,
         connect: impl Future<Output = Result<Io, Failure>> + Send,
     ) -> Result<Lease<K>, Failure> {
         let usage = Arc::<Usage>::default();
         let io = connect.await?;
-        let connection = Connection::open(io, Version::Http1, &self.tasks, &self.settings, &usage).await.map_err(greeting)?;
-        Ok(self.leased(key, Version::Http1, Spare { connection, usage, served: 0 }, most))
+        let settings = self.settings_for(terms);
+        let connection = Connection::open(io, Version::Http1, &self.tasks, &settings, &usage).await.map_err(greeting)?;
+        Ok(self.leased(key, Version::Http1, Spare { connection, usage, served: 0 }, terms))
     }
 
     /// Completes when a connection has been given back or has gone.
@@ -149,20 +168,20 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         drop(closed);
     }
 
-    async fn lease_http2<F>(&self, key: &K, most: Option<u32>, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
+    async fn lease_http2<F>(&self, key: &K, terms: Terms, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
     where
         F: Future<Output = Result<Io, Failure>> + Send + 'static,
     {
         let mut connect = Some(connect);
         loop {
-            let mut opening = match self.shared.share(key, self.settings.http2_streams, most) {
-                Shareable::Connection(there) => return Ok(self.leased(key, Version::Http2, there, most)),
+            let mut opening = match self.shared.share(key, self.streams(terms), terms) {
+                Shareable::Connection(there) => return Ok(self.leased(key, Version::Http2, there, terms)),
                 Shareable::Opening(opening) => opening,
                 Shareable::None => {
                     let Some(connect) = connect.take() else {
                         return Err(Failure::new(Reason::ConnectFailed, "the server takes no requests on new connections"));
                     };
-                    self.open_http2(key, connect())
+                    self.open_http2(key, terms, connect())
                 }
             };
             match opening.wait_for(Option::is_some).await.as_deref() {
@@ -177,12 +196,13 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     fn open_http2(
         &self,
         key: &K,
+        terms: Terms,
         connect: impl Future<Output = Result<Io, Failure>> + Send + 'static,
     ) -> watch::Receiver<Option<Result<(), Failure>>> {
         let (done, opening) = watch::channel(None);
         let place = (key.clone(), Version::Http2);
         self.shared.lock().entry(place.clone()).or_default().opening = Some(opening.clone());
-        let (shared, settings, tasks) = (self.shared.clone(), self.settings.clone(), self.tasks.clone());
+        let (shared, settings, tasks) = (self.shared.clone(), self.settings_for(terms), self.tasks.clone());
         self.tasks.spawn(async move {
             let usage = Arc::<Usage>::default();
             let opened = async {
@@ -210,7 +230,17 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         opening
     }
 
-    fn leased(&self, key: &K, version: Version, spare: Spare, most: Option<u32>) -> Lease<K> {
+    fn settings_for(&self, terms: Terms) -> Settings {
+        let idle = terms.idle.unwrap_or(self.settings.idle);
+        Settings { idle, ..self.settings.clone() }
+    }
+
+    fn streams(&self, terms: Terms) -> usize {
+        let own = self.settings.http2_streams;
+        terms.streams.map_or(own, |most| own.min(most as usize))
+    }
+
+    fn leased(&self, key: &K, version: Version, spare: Spare, terms: Terms) -> Lease<K> {
         let Spare { connection, usage, served } = spare;
         // A shared connection was counted when it was found.
         if version == Version::Http1 {
@@ -220,7 +250,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         Lease {
             home: self.shared.clone(),
             place: (key.clone(), version),
-            reusable: most.is_none_or(|most| served < most),
+            reusable: terms.allow(&usage, served),
             reused: served > 1,
             connection: Some(connection),
             usage,
@@ -245,21 +275,22 @@ impl<K: Eq + Hash + Clone> Shared<K> {
         self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_spare(&self, key: &K) -> Option<Spare> {
+    fn take_spare(&self, key: &K, terms: Terms) -> Option<Spare> {
         let place = (key.clone(), Version::Http1);
         let mut destinations = self.lock();
         let destination = destinations.get_mut(&place)?;
-        let found = std::iter::from_fn(|| destination.spare.pop()).find(|spare| spare.connection.is_ready());
+        let usable = |spare: &Spare| spare.connection.is_ready() && terms.allow(&spare.usage, spare.served);
+        let found = std::iter::from_fn(|| destination.spare.pop()).find(usable);
         if destination.is_empty() {
             destinations.remove(&place);
         }
         found
     }
 
-    fn share(&self, key: &K, streams: usize, most: Option<u32>) -> Shareable {
+    fn share(&self, key: &K, streams: usize, terms: Terms) -> Shareable {
         let mut destinations = self.lock();
         let Some(destination) = destinations.get_mut(&(key.clone(), Version::Http2)) else { return Shareable::None };
-        destination.shared.retain(|there| !there.sender.is_closed() && most.is_none_or(|most| there.served < most));
+        destination.shared.retain(|there| !there.sender.is_closed() && terms.allow(&there.usage, there.served));
         for there in &mut destination.shared {
             let connection = Connection::Http2(there.sender.clone());
             if there.usage.open.load(Relaxed) < there.usage.streams.load(Relaxed).clamp(1, streams) {

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{Lease, Pool, SendErrorKind, Settings, Version};
+use super::{Lease, Pool, SendErrorKind, Settings, Terms, Version};
 use crate::{
     http::{Io, body::Body},
     metered::Cost,
@@ -48,14 +48,14 @@ impl Server {
     }
 
     async fn lease(&self, pool: &Pool<&'static str>, version: Version) -> Result<Lease<&'static str>, Failure> {
-        pool.lease(&"a", version, None, || Self::connect(self.address, self.connected.clone())).await
+        pool.lease(&"a", version, Terms::default(), || Self::connect(self.address, self.connected.clone())).await
     }
 
     async fn ask(&self, pool: &Pool<&'static str>, version: Version) -> (StatusCode, String) {
         let mut lease = self.lease(pool, version).await.expect("a connection");
         let response = lease.send(request(version)).await.expect("an answer");
         let status = response.status();
-        let body = Body::from(response.into_body()).holding(lease).collect().await.expect("a body");
+        let body = Body::received(response.into_body(), http::Version::HTTP_11).holding(lease).collect().await.expect("a body");
         (status, String::from_utf8(body.to_bytes().to_vec()).expect("text"))
     }
 }
@@ -140,6 +140,37 @@ async fn http1_carries_one_at_a_time_and_http2_as_many_as_the_server_lets() {
     }
 }
 
+/// As a DestinationRule has them.
+#[tokio::test]
+async fn terms_bound_what_a_connection_is_used_for() {
+    let ask = async |server: &Server, pool: &Pool<&'static str>, version, terms| {
+        let connect = || Server::connect(server.address, server.connected.clone());
+        pool.lease(&"a", version, terms, connect).await.expect("a connection")
+    };
+    for version in [Version::Http1, Version::Http2] {
+        for (terms, connections) in [
+            (Terms::default(), 1),
+            (Terms { requests: Some(2), ..Terms::default() }, 2),
+            (Terms { age: Some(Duration::ZERO), ..Terms::default() }, 4),
+            (Terms { age: Some(Duration::from_hours(1)), ..Terms::default() }, 1),
+        ] {
+            let (server, pool) = (hyper_server(version).await, pool());
+            for _ in 0..4 {
+                let mut lease = ask(&server, &pool, version, terms).await;
+                let answer = lease.send(request(version)).await.expect("an answer");
+                Body::received(answer.into_body(), http::Version::HTTP_2).holding(lease).collect().await.expect("a body");
+            }
+            assert_eq!(server.connected(), connections, "{version:?} {terms:?}");
+        }
+    }
+    // The server would take two at a time.
+    let (server, pool) = (hyper_server(Version::Http2).await, pool());
+    let one = Terms { streams: Some(1), ..Terms::default() };
+    let held = [ask(&server, &pool, Version::Http2, one).await, ask(&server, &pool, Version::Http2, one).await];
+    assert_eq!(server.connected(), 2);
+    drop(held);
+}
+
 #[tokio::test]
 async fn those_who_wait_for_an_http2_connection_share_it() {
     let (server, pool) = (hyper_server(Version::Http2).await, pool());
@@ -187,14 +218,17 @@ async fn failures_are_told_apart() {
 async fn an_idle_connection_is_closed_in_the_end() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let address = listener.local_addr().expect("its address");
-    let settings = Settings { idle: Duration::from_millis(50), ..Settings::default() };
-    let pool: Pool<&'static str> = Pool::new(Arc::new(Cost::default()), settings);
-    let server = Server { address, connected: Arc::default() };
-    let (lease, accepted) = tokio::join!(server.lease(&pool, Version::Http1), listener.accept());
-    drop(lease.expect("a connection"));
-    let (mut stream, _) = accepted.expect("a connection");
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut rest)).await;
-    ended.expect("closed").expect("in good order, or reset");
-    assert_eq!(rest, b"");
+    let idle = Duration::from_millis(50);
+    let of_rule = Terms { idle: Some(idle), ..Terms::default() };
+    for (settings, terms) in [(Settings { idle, ..Settings::default() }, Terms::default()), (Settings::default(), of_rule)] {
+        let pool: Pool<&'static str> = Pool::new(Arc::new(Cost::default()), settings);
+        let connect = || Server::connect(address, Arc::default());
+        let (lease, accepted) = tokio::join!(pool.lease(&"a", Version::Http1, terms, connect), listener.accept());
+        drop(lease.expect("a connection"));
+        let (mut stream, _) = accepted.expect("a connection");
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut rest)).await;
+        ended.expect("closed").expect("in good order, or reset");
+        assert_eq!(rest, b"");
+    }
 }
