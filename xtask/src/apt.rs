@@ -34,6 +34,23 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Downloads a package of the machine's own release into `folder` without installing it.
+pub(crate) fn download(package: &str, folder: &Path) -> Result<PathBuf> {
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        // The folder may be ours alone, which the unprivileged user of apt can not read.
+        apt.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(folder);
+        report::waiting(&format!("downloading {package}"), || workspace::output(&mut apt))
+    };
+    // The machine's package lists may be old or absent: then once more with fresh ones.
+    download().or_else(|_| {
+        report::waiting("apt-get update", || workspace::output(Command::new("apt-get").arg("update")))?;
+        download()
+    })?;
+    let found = packages_in(folder)?.into_iter().next();
+    found.with_context(|| format!("apt-get downloaded {package} and left no file"))
+}
+
 /// Unpacks a package into `folder` without installing it.
 pub(crate) fn unpack(package: &Path, folder: &Path) -> Result<()> {
     workspace::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(folder))

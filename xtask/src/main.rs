@@ -2,10 +2,12 @@
 
 mod apt;
 mod bench;
+mod cluster;
 mod codegen;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod image;
 mod kernels;
 mod lab;
 mod report;
@@ -31,9 +33,11 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     BuildEbpf(ebpf::Arguments),
+    Cluster(cluster::Arguments),
     Codegen(codegen::Arguments),
     Demo(demo::Arguments),
     Fuzz(fuzz::Arguments),
+    Image(image::Arguments),
     Lab(lab::Arguments),
     Task(task::Arguments),
     Test(test::Arguments),
@@ -44,9 +48,11 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Task(arguments) => task::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),

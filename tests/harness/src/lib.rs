@@ -29,7 +29,7 @@ mod kubelet;
 mod lab;
 mod layout;
 mod mesh;
-mod netns;
+pub mod netns;
 mod network;
 mod objects;
 mod options;

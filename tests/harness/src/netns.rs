@@ -17,12 +17,12 @@ use nix::{
 use crate::layout::NETNS;
 
 /// The file of the namespace `name`, as `ip netns` has it.
-pub(crate) fn path(name: &str) -> PathBuf {
+pub fn path(name: &str) -> PathBuf {
     Path::new(NETNS).join(name)
 }
 
 /// Makes a namespace and mounts it at [`path`]; the calling thread stays where it is.
-pub(crate) fn create(name: &str) -> Result<()> {
+pub fn create(name: &str) -> Result<()> {
     let target = path(name);
     let make = || -> Result<()> {
         fs::create_dir_all(NETNS)?;
@@ -40,7 +40,7 @@ pub(crate) fn create(name: &str) -> Result<()> {
 }
 
 /// Unmounts and forgets a namespace. It ends when its last process does; one that is already gone is no error.
-pub(crate) fn remove(name: &str) -> Result<()> {
+pub fn remove(name: &str) -> Result<()> {
     let target = path(name);
     // Not mounted (the owner died between its two steps) is as good as unmounted.
     let _ = umount2(&target, MntFlags::MNT_DETACH);
@@ -53,7 +53,7 @@ pub(crate) fn remove(name: &str) -> Result<()> {
 }
 
 /// The names of all namespaces that begin with `prefix`.
-pub(crate) fn list(prefix: &str) -> Vec<String> {
+pub fn list(prefix: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(NETNS) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter(|name| name.starts_with(prefix)).collect()
@@ -72,7 +72,7 @@ pub fn in_netns<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result
 }
 
 /// Sets sysctls of the namespace `name`; keys have slashes and begin below `/proc/sys/net`.
-pub(crate) fn sysctl(name: &str, settings: &[(&str, &str)]) -> Result<()> {
+pub fn sysctl(name: &str, settings: &[(&str, &str)]) -> Result<()> {
     in_netns(&path(name), || {
         for (key, value) in settings {
             let file = Path::new("/proc/sys/net").join(key);

@@ -1,0 +1,3 @@
+module keelson.test/cluster/certificates
+
+go 1.26.0

@@ -1,0 +1,20 @@
+// Command coredns is CoreDNS with the plugins that a cluster's names need, and no others: it builds in a fraction of the time.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+func main() {
+	// The order in which a query passes through them.
+	dnsserver.Directives = []string{"ready", "errors", "log", "cache", "hosts", "kubernetes", "forward"}
+	coremain.Run()
+}

@@ -1,0 +1,118 @@
+//! `cargo xtask cluster smoke`: the cluster itself is tried, with the sample shop and no mesh.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    down, interrupt,
+    kubectl::Kubectl,
+    layout::{ClusterName, Layout},
+    state::Cluster,
+    up,
+};
+use crate::{
+    image::{self, Profile},
+    report, workspace,
+};
+
+/// For the shop's pods.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Brings a cluster up, tries it and takes it down; an error when something fails or is left behind.
+pub(super) fn run(name: &ClusterName, keep: bool) -> Result<()> {
+    let root = workspace::root()?;
+    let layout = Layout::new(name.clone());
+    let tar = workspace::target(&root).join("image/tar");
+    let shop: Vec<_> = image::ours().iter().filter(|program| program.name == "shop").collect();
+    let images = report::step("image", || image::write(&root, &shop, Profile::Dev, image::TAG, &tar))?;
+    let cluster = up::up(name, 2)?;
+    let tried = try_it(&root, &cluster, &images);
+    if keep {
+        report::note(format_args!("the cluster stays: KUBECONFIG={}", cluster.kubeconfig.display()));
+        return tried;
+    }
+    // Whatever came before, an interruption too.
+    interrupt::forget();
+    report::step("clean up", || {
+        down::remove(&layout)?;
+        let left = down::leftovers(&layout)?;
+        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        Ok(())
+    })?;
+    tried
+}
+
+fn try_it(root: &Path, cluster: &Cluster, images: &[std::path::PathBuf]) -> Result<()> {
+    let kubectl = Kubectl::of(cluster)?;
+    report::step("load", || image::load(cluster, images))?;
+    report::step("shop", || {
+        for manifest in manifests(&kubectl, &root.join("samples/shop/manifests"))? {
+            kubectl.apply(&manifest.to_string())?;
+        }
+        let waited = interrupt::wait_until("ready pods", PATIENCE, || Ok(()), || all_ready(&kubectl, cluster));
+        waited.with_context(|| kubectl.output(&["get", "pods,events", "--all-namespaces"]).unwrap_or_default())
+    })?;
+    report::step("requests between nodes, by name and by both families", || {
+        for url in ["http://page:9080/", "http://page.shop.svc.cluster.local:9080/", "http://[fd96::10]:9080/"] {
+            let text =
+                kubectl.output(&["exec", "--namespace=shop", "client", "--", "shop", "client", "http", url, "--count=20"])?;
+            report::note(format_args!("{url}: {}", text.lines().last().unwrap_or_default()));
+        }
+        Ok(())
+    })?;
+    report::step("tokens, logs and the end of a pod", || {
+        let token = kubectl.output(&["create", "token", "shop-page", "--namespace=shop", "--audience=keelson"])?;
+        ensure!(token.split('.').count() == 3, "the API server made no token");
+        kubectl.output(&["logs", "--namespace=shop", "page"])?;
+        kubectl.output(&["delete", "pod", "--namespace=shop", "page", "--timeout=60s"]).map(drop)
+    })
+}
+
+/// The shop's manifests as objects, each container with our image.
+fn manifests(kubectl: &Kubectl, folder: &Path) -> Result<Vec<Value>> {
+    // Only read, by the program that would read them on any cluster.
+    let folder = folder.to_str().context("the samples' folder has a plain name")?;
+    let text = kubectl.output(&["create", "--dry-run=client", "--validate=ignore", "--output=json", "--filename", folder])?;
+    let mut objects = Vec::new();
+    for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+        let object = object.context("kubectl printed something else than JSON")?;
+        match object["items"].as_array() {
+            Some(items) => objects.extend(items.iter().cloned()),
+            None => objects.push(object),
+        }
+    }
+    // Namespaces and accounts before what is in them, whatever the files are called.
+    objects.sort_by_key(|object| match object["kind"].as_str() {
+        Some("Namespace") => 0,
+        Some("ServiceAccount") => 1,
+        _ => 2,
+    });
+    let name = image::reference("shop", image::TAG);
+    for object in objects.iter_mut().filter(|object| object["kind"] == "Pod") {
+        let containers = object["spec"]["containers"].as_array_mut().context("a pod has containers")?;
+        for container in containers {
+            container["image"] = Value::String(name.clone());
+            container["imagePullPolicy"] = Value::String("Never".to_owned());
+        }
+    }
+    Ok(objects)
+}
+
+#[derive(Deserialize)]
+struct Pods {
+    items: Vec<Value>,
+}
+
+/// Whether every pod is ready, and every node has one.
+fn all_ready(kubectl: &Kubectl, cluster: &Cluster) -> Result<bool> {
+    let pods: Pods = kubectl.json(&["get", "pods", "--all-namespaces"])?;
+    let ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    let nodes: BTreeSet<&str> = pods.items.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+    Ok(pods.items.iter().all(ready) && nodes.len() == cluster.nodes.len())
+}
