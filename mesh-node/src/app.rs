@@ -70,6 +70,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     telemetry.follow(store.clone());
     let mirrors = http::mirror::Mirrors::new();
     mirrors.show(&telemetry.metrics);
+    balance::show(pods.clone(), &telemetry.metrics);
     let controller = channel(&config.controller, ChannelRoots::File(config.ca_root.clone())).context("--controller")?;
     let certificates_dir = state_dir.join("certificates");
     let disk = Disk::open(&certificates_dir).with_context(|| format!("directory {}", certificates_dir.display()))?;

@@ -23,6 +23,7 @@ mod backend;
 mod forget;
 mod limits;
 mod pod;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -30,3 +31,4 @@ pub use backend::{Backend, BackendKey};
 pub use forget::forget;
 pub use limits::{Limited, Overflow, Permit};
 pub use pod::{BackendReport, Counts, MOST_BACKENDS, PodBalance};
+pub use show::show;

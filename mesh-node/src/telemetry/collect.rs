@@ -1,8 +1,9 @@
 //! The HTTP metrics in the OpenMetrics text format.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use mesh_policy::model::Metric;
@@ -45,6 +46,54 @@ impl Collector for WatchedCollector {
             for (value, read) in values {
                 let labels = [(*label, *value)];
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&read(), None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One value of a family that somebody else keeps for each pod of the node.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub is_gauge: bool,
+    pub labels: [(&'static str, Arc<str>); 3],
+    pub count: u64,
+}
+
+pub type Samples = Vec<Sample>;
+
+/// Reads them all.
+pub type ReadSamples = Box<dyn Fn() -> Samples + Send + Sync>;
+
+/// Shows what is kept for each pod.
+#[derive(Default)]
+pub(super) struct SampleCollector(pub(super) Arc<OnceLock<ReadSamples>>);
+
+impl fmt::Debug for SampleCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SampleCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for SampleCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let mut families: BTreeMap<&'static str, Samples> = BTreeMap::new();
+        for sample in self.0.get().map(|read| read()).unwrap_or_default() {
+            families.entry(sample.name).or_default().push(sample);
+        }
+        for (name, samples) in families {
+            let kind = if samples[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut family = encoder.encode_descriptor(name, samples[0].help, None, kind)?;
+            for Sample { is_gauge, labels, count, .. } in &samples {
+                let labels = labels.each_ref().map(|(name, value)| (*name, &**value));
+                let mut encoder = family.encode_family(&labels)?;
+                if *is_gauge {
+                    encoder.encode_gauge(&i64::try_from(*count).unwrap_or(i64::MAX))?;
+                } else {
+                    encoder.encode_counter::<NoLabelSet, u64, f64>(count, None)?;
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use mesh_policy::{
@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 
 use super::{
-    collect::{self, HttpCollector, Reading, Watched, WatchedCollector},
+    collect::{self, HttpCollector, ReadSamples, Reading, SampleCollector, Watched, WatchedCollector},
     custom::{Admission, Labelled, Labels},
     facts::OfConnection,
     flow::{Flow, Party},
@@ -117,6 +117,7 @@ pub struct Metrics {
     pub(super) http: Arc<AllSeries>,
     tcp_admission: Admission,
     watched: Arc<Mutex<Vec<Watched>>>,
+    of_pods: Arc<OnceLock<ReadSamples>>,
 }
 
 /// The counters of one connection, looked up once.
@@ -149,6 +150,7 @@ impl Metrics {
             http: AllSeries::new(),
             tcp_admission: Admission::default(),
             watched: Arc::default(),
+            of_pods: Arc::default(),
         };
         let m = &metrics;
         registry.register("istio_tcp_connections_opened", "TCP connections opened", m.opened.clone());
@@ -168,6 +170,7 @@ impl Metrics {
         registry.register("keelson_foreign_connect_programs", "Foreign programs that run before ours at connect()", foreign);
         registry.register_collector(Box::new(HttpCollector(m.http.clone())));
         registry.register_collector(Box::new(WatchedCollector(m.watched.clone())));
+        registry.register_collector(Box::new(SampleCollector(m.of_pods.clone())));
         metrics.registry = registry;
         metrics
     }
@@ -185,6 +188,11 @@ impl Metrics {
     /// Shows a counter that is kept elsewhere, with one value for each value of `label`.
     pub fn watch(&self, name: &'static str, help: &'static str, label: &'static str, values: Vec<(&'static str, Reading)>) {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Watched { name, help, label, values });
+    }
+
+    /// Shows what is kept for each pod. Counts once.
+    pub fn watch_pods(&self, read: ReadSamples) {
+        let _ = self.of_pods.set(read);
     }
 
     pub(super) fn open(&self, flow: &Flow, plan: Option<&Plan>) -> TcpCounters {

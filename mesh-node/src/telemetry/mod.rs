@@ -27,7 +27,7 @@ mod tally;
 pub(crate) mod testing;
 
 pub use access_log::AccessForm;
-pub use collect::Reading;
+pub use collect::{Reading, Sample, Samples};
 pub use connections::{ConnectionRow, Revocable, Telemetry, Tracked};
 pub use flags::ResponseFlags;
 pub use flow::{Direction, Flow, Party, Security, Transport};

@@ -235,6 +235,11 @@ impl RequestRecord {
         self.open.as_ref().map_or_else(Default::default, |open| open.began.elapsed())
     }
 
+    #[cfg(test)]
+    pub(super) fn opened(&self) -> Option<&Open> {
+        self.open.as_deref()
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut Open)) {
         if let Some(open) = &mut self.open {
             change(open);

@@ -1,6 +1,7 @@
 //! `collector`: takes spans by OTLP over gRPC (`TraceService/Export`) and prints one JSON object a line for each.
 //!
-//! Times are in microseconds, the beginning since 1970. A span without `parent` begins its trace.
+//! Times are in microseconds, the beginning since 1970. A span without `parent` begins its trace;
+//! of its attributes the texts are told.
 
 mod message;
 

@@ -1,5 +1,7 @@
 //! What is read of `opentelemetry/proto/{collector/trace,trace,resource,common}/v1`, by field number.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::client::hex;
@@ -46,6 +48,8 @@ struct Span {
     start_time_unix_nano: u64,
     #[prost(fixed64, tag = "8")]
     end_time_unix_nano: u64,
+    #[prost(message, repeated, tag = "9")]
+    attributes: Vec<KeyValue>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -88,6 +92,8 @@ impl Span {
             3 => "client",
             _ => "other",
         };
+        let texts = self.attributes.iter().filter_map(|attribute| Some((&attribute.key, &attribute.value.as_ref()?.text)));
+        let tags: BTreeMap<&String, &String> = texts.filter(|(_, text)| !text.is_empty()).collect();
         let parent = (!self.parent_id.is_empty()).then(|| hex(&self.parent_id));
         json!({
             "trace": hex(&self.trace_id),
@@ -96,6 +102,7 @@ impl Span {
             "service": service,
             "name": self.name,
             "kind": kind,
+            "tags": tags,
             "began_us": self.start_time_unix_nano / 1000,
             "took_us": self.end_time_unix_nano.saturating_sub(self.start_time_unix_nano) / 1000,
         })
@@ -118,6 +125,7 @@ mod tests {
             kind: 2,
             start_time_unix_nano: 5_000,
             end_time_unix_nano: 12_000,
+            attributes: vec![attribute("stage", "test")],
             ..Span::default()
         };
         let request = ExportRequest {
@@ -134,6 +142,7 @@ mod tests {
             (&told["trace"], &told["service"], &told["kind"]),
             (&"ab".repeat(16).into(), &"page.shop".into(), &"server".into())
         );
+        assert_eq!(told["tags"], json!({ "stage": "test" }));
         assert_eq!((&told["parent"], &told["began_us"], &told["took_us"]), (&Value::Null, &5.into(), &7.into()));
     }
 }

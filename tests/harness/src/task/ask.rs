@@ -1,11 +1,11 @@
 //! Puts the question of an expectation, and reads what came of it.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::check::{Ask, Expectation, Http, Metric, Tcp};
+use super::check::{Ask, Expectation, Http, Log, Metric, Tcp};
 use crate::{client, http};
 
 /// Longer than any delay that a task injects.
@@ -28,11 +28,13 @@ pub(super) struct Record {
 pub(super) enum Came {
     Answers(Vec<Record>),
     Sum(f64),
+    Lines(u32),
 }
 
 pub(super) fn ask(lab: &str, expectation: &Expectation) -> Result<Came> {
     match &expectation.ask {
         Ask::Metric(metric) => sum(lab, metric).map(Came::Sum),
+        Ask::Log(log) => lines(lab, log).map(Came::Lines),
         Ask::Exec(argv) => exec(lab, &expectation.from, argv).map(|record| Came::Answers(vec![record])),
         Ask::Http(http) => client(lab, expectation, &http_arguments(http)).map(Came::Answers),
         Ask::Tcp(tcp) => client(lab, expectation, &tcp_arguments(tcp)).map(Came::Answers),
@@ -80,7 +82,27 @@ fn exec(lab: &str, pod: &str, argv: &[String]) -> Result<Record> {
     })
 }
 
-fn sum(lab: &str, Metric { name, labels, at_least: _ }: &Metric) -> Result<f64> {
+/// How many lines are like that.
+fn lines(lab: &str, Log { pod, holding, without, at_least: _, at_most: _ }: &Log) -> Result<u32> {
+    let status = client::status(lab)?;
+    let logs: Vec<&Path> = match pod {
+        None => status.nodes.values().map(|node| &*node.log).collect(),
+        Some(pod) => {
+            let found = status.pods().find(|(name, _)| name == pod);
+            vec![&*found.with_context(|| format!("no pod {pod}"))?.1.log]
+        }
+    };
+    let is_meant =
+        |line: &&str| holding.iter().all(|text| line.contains(text)) && !without.iter().any(|text| line.contains(text));
+    let mut count = 0;
+    for log in logs {
+        let text = std::fs::read(log).with_context(|| format!("{}", log.display()))?;
+        count += String::from_utf8_lossy(&text).lines().filter(is_meant).count();
+    }
+    Ok(u32::try_from(count)?)
+}
+
+fn sum(lab: &str, Metric { name, labels, at_least: _, at_most: _ }: &Metric) -> Result<f64> {
     let mut sum = 0.0;
     for node in client::status(lab)?.nodes.values() {
         let page = http::get_unix(&node.runtime.join("admin.sock"), "/metrics", Duration::from_secs(10))?;

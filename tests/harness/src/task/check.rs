@@ -60,6 +60,8 @@ pub enum Ask {
     Tcp(Tcp),
     /// The mesh's own metrics: the sum over both nodes of a family's samples that have these labels.
     Metric(Metric),
+    /// What has been written to a log: lines in which all of the texts stand.
+    Log(Log),
     /// Another program of the pod: its standard output is the answer's body, and its exit status must be 0.
     Exec(Vec<String>),
 }
@@ -94,7 +96,30 @@ pub struct Metric {
     pub name: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    #[serde(default = "some")]
     pub at_least: f64,
+    /// More than this is too much.
+    #[serde(default)]
+    pub at_most: Option<f64>,
+}
+
+fn some() -> f64 {
+    1.0
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Log {
+    /// A pod's, `namespace/name`; in its absence those of all node proxies.
+    #[serde(default)]
+    pub pod: Option<String>,
+    pub holding: Vec<String>,
+    #[serde(default)]
+    pub without: Vec<String>,
+    #[serde(default = "once")]
+    pub at_least: u32,
+    #[serde(default)]
+    pub at_most: Option<u32>,
 }
 
 /// What an answer must be like; what is not said does not matter.

@@ -14,7 +14,15 @@ pub(super) fn fault(expectation: &Expectation, came: &Came) -> Option<String> {
     match came {
         Came::Sum(sum) => {
             let Ask::Metric(metric) = &expectation.ask else { return Some("a sum, and no metric was asked for".into()) };
+            if metric.at_most.is_some_and(|most| *sum > most) {
+                return Some(format!("{} is {sum}, more than {:?}", metric.name, metric.at_most));
+            }
             (*sum < metric.at_least).then(|| format!("{} is {sum}, not at least {}", metric.name, metric.at_least))
+        }
+        Came::Lines(count) => {
+            let Ask::Log(log) = &expectation.ask else { return Some("lines, and no log was asked for".into()) };
+            let few = *count < log.at_least || log.at_most.is_some_and(|most| *count > most);
+            few.then(|| format!("{count} lines hold {:?}, not {} to {:?}", log.holding, log.at_least, log.at_most))
         }
         Came::Answers(records) => {
             let each = records.iter().enumerate().find_map(|(at, record)| Some((at, of_answer(&expectation.answer, record)?)));
