@@ -33,6 +33,8 @@ pub(super) struct Draft {
     pub(super) service: model::Service,
     /// The object that it came from.
     pub(super) source: ObjectKey,
+    /// A client stays at one endpoint (`sessionAffinity: ClientIP`).
+    pub(super) sticky: bool,
     pub(super) ports: Vec<Port>,
     /// None: endpoints come from EndpointSlices or are listed in the entry.
     pub(super) selector: Option<Labels>,
@@ -123,13 +125,14 @@ fn of_kubernetes(
         tell(Level::Warning, Code::NotHonoured, "spec.type", "ExternalName is a matter of DNS: connections pass through".into());
         return None;
     }
-    if spec.session_affinity.as_deref() == Some("ClientIP") {
-        tell(Level::Warning, Code::NotHonoured, "spec.sessionAffinity", "connections are balanced without affinity".into());
+    let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
+    if sticky && spec.session_affinity_config.is_some() {
+        let text = "a client keeps its endpoint for as long as the endpoints stay, however long it is silent";
+        tell(Level::Info, Code::NotHonoured, "spec.sessionAffinityConfig", text.into());
     }
     let exported = service.metadata.annotations.as_ref().and_then(|annotations| annotations.get(EXPORT_TO));
-    if exported.is_some_and(|targets| !targets.split(',').any(|target| target.trim() == "*")) {
-        tell(Level::Warning, Code::NotHonoured, "metadata.annotations", format!("{EXPORT_TO}: every namespace sees the service"));
-    }
+    let targets = exported.map_or("", String::as_str).split(',').map(str::trim).filter(|target| !target.is_empty());
+    let exports = model_exports(&targets.map(str::to_owned).collect::<Vec<_>>(), name);
     let namespace = namespace_of(objects, &name.namespace);
     let http_enabled = protocol::http_enabled(Some(&service.metadata), namespace);
     let mut ports = Vec::new();
@@ -176,13 +179,21 @@ fn of_kubernetes(
                 service.metadata.annotations.as_ref(),
                 namespace.and_then(|metadata| metadata.annotations.as_ref()),
             ),
-            exports: model::Exports::Everywhere,
+            exports,
         },
         waypoint: WaypointName::of(&service.metadata, &name.namespace, namespace),
         source,
+        sticky,
         ports,
         selector: spec.selector.clone().filter(|selector| !selector.is_empty()),
     })
+}
+
+fn model_exports(targets: &[String], of: &Name) -> model::Exports {
+    match Exports::of(targets, &[], &of.namespace) {
+        Exports::Everyone => model::Exports::Everywhere,
+        Exports::Only(namespaces) => model::Exports::To(namespaces),
+    }
 }
 
 /// `<name>.<namespace>.svc.<domain>`.
@@ -212,10 +223,7 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
         let text = "no address: recognised by the requests' hosts, by server names, on ports of TCP by the port";
         tell(Level::Info, Code::NoAddress, "spec.addresses", text);
     }
-    let exports = match Exports::of(&spec.export_to, &[], &name.namespace) {
-        Exports::Everyone => model::Exports::Everywhere,
-        Exports::Only(namespaces) => model::Exports::To(namespaces),
-    };
+    let exports = model_exports(&spec.export_to, name);
     let namespace = namespace_of(objects, &name.namespace);
     let http_enabled = protocol::http_enabled(Some(&entry.metadata), namespace);
     let mut ports = Vec::new();
@@ -253,6 +261,7 @@ fn of_entry(objects: &Objects, name: &Name, entry: &ServiceEntry, report: &mut R
                 exports: exports.clone(),
             },
             source: source.clone(),
+            sticky: false,
             ports: ports.clone(),
             selector: spec.workload_selector.as_ref().map(|selector| selector.labels.clone()).filter(|labels| !labels.is_empty()),
             waypoint: WaypointName::of(&entry.metadata, &name.namespace, namespace),

@@ -235,7 +235,7 @@ impl Service<'_> {
 
     fn policies(&self, levels: &Levels<'_>) -> (Arc<TrafficPolicy>, BTreeMap<u16, Arc<TrafficPolicy>>) {
         let mode = self.mode();
-        let whole = |level| Arc::new(policy::policy(level, &self.mesh.traffic, mode));
+        let whole = |level| Arc::new(policy::policy(level, &self.mesh.traffic, mode, self.draft.sticky));
         (whole(levels.top), levels.ports.iter().map(|(port, level)| (*port, whole(*level))).collect())
     }
 
@@ -243,12 +243,12 @@ impl Service<'_> {
         self.draft.service.load_balancing.mode
     }
 
-    /// What the mesh says of a service without rules, where that is anything.
+    /// What the mesh and the service itself say of a service without rules, where that is anything.
     fn default(&self, key: &TrafficKey) -> Option<TrafficRule> {
         let (policy, ports) = self.policies(&Levels::default());
         (*policy != TrafficPolicy::default()).then(|| TrafficRule {
             key: key.clone(),
-            origin: "MeshConfig".into(),
+            origin: if self.draft.sticky { self.draft.source.to_string().into() } else { "MeshConfig".into() },
             policy,
             ports,
             subsets: BTreeMap::new(),

@@ -1,17 +1,19 @@
 //! Pods, WorkloadEntries and the endpoints listed in ServiceEntries to workloads.
 
+mod addresses;
+mod names;
+
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
-use k8s_openapi::{
-    api::core::v1 as core,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-};
+use addresses::Age;
+pub(super) use addresses::settle_addresses;
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use mesh_policy::model::{Health, Locality, NetworkMode, TrustDomain, TunnelProtocol, Workload, WorkloadKind, WorkloadUid};
+use names::{canonical_name, canonical_revision, owner};
 
 use super::{
     Report, Settings,
@@ -37,19 +39,6 @@ pub(super) struct Draft {
     pub(super) protected: bool,
     /// When the object was made, and whether it is going.
     age: Age,
-}
-
-/// Of two that claim the same address, the lesser has it: what is not leaving, then what is younger.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Age {
-    leaving: bool,
-    created: Reverse<Option<Time>>,
-}
-
-impl Age {
-    fn of(metadata: &ObjectMeta) -> Self {
-        Self { leaving: metadata.deletion_timestamp.is_some(), created: Reverse(metadata.creation_timestamp.clone()) }
-    }
 }
 
 /// How the workload finds its ports.
@@ -366,84 +355,4 @@ fn redirected(metadata: &ObjectMeta) -> bool {
 /// Whether the workload takes HBONE itself.
 fn speaks_hbone(labels: &Labels) -> bool {
     labels.get("networking.istio.io/tunnel").is_some_and(|value| value == "http")
-}
-
-fn canonical_name(labels: &Labels) -> Option<&str> {
-    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"].iter().find_map(|name| Some(labels.get(*name)?.as_str()))
-}
-
-fn canonical_revision(labels: &Labels) -> &str {
-    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]
-        .iter()
-        .find_map(|name| Some(labels.get(*name)?.as_str()))
-        .unwrap_or("latest")
-}
-
-/// The kind and name of what runs the pod, told from its controller by the names that controllers give.
-fn owner(name: &Name, metadata: &ObjectMeta, labels: &Labels) -> (WorkloadKind, Arc<str>) {
-    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    let (kind, owner_name) = match controller {
-        None => (WorkloadKind::Pod, &*name.name),
-        Some(owner) => match owner.kind.as_str() {
-            "ReplicaSet" => of_replica_set(&owner.name, labels),
-            "ReplicationController" => {
-                (WorkloadKind::Pod, labels.get("deploymentconfig").map_or(owner.name.as_str(), String::as_str))
-            }
-            "Job" => of_job(&owner.name),
-            _ => (WorkloadKind::Pod, owner.name.as_str()),
-        },
-    };
-    let overridden = labels.get("service.istio.io/workload-name").map(String::as_str);
-    (kind, overridden.unwrap_or(owner_name).into())
-}
-
-/// `<deployment>-<hash>`.
-fn of_replica_set<'a>(owner: &'a str, labels: &Labels) -> (WorkloadKind, &'a str) {
-    let strip = |label: &str| owner.strip_suffix(labels.get(label)?.as_str())?.strip_suffix('-');
-    if let Some(deployment) = strip("pod-template-hash") {
-        return (WorkloadKind::Deployment, deployment);
-    }
-    (WorkloadKind::Pod, strip("rollouts-pod-template-hash").unwrap_or(owner))
-}
-
-/// `<cron job>-<8 to 10 digits>`, else a job of its own.
-fn of_job(owner: &str) -> (WorkloadKind, &str) {
-    match owner.rsplit_once('-') {
-        Some((cron_job, time))
-            if !cron_job.is_empty() && (8..=10).contains(&time.len()) && time.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            (WorkloadKind::CronJob, cron_job)
-        }
-        _ => (WorkloadKind::Job, owner),
-    }
-}
-
-/// An address belongs to one workload: of two that claim it, the one that is leaving gives way, then the older. A pod
-/// that got the address of one that has just ended is never taken for it.
-pub(super) fn settle_addresses(drafts: &mut [Draft], report: &mut Report) {
-    let rank = |draft: &Draft| (draft.source.kind != Kind::Pod, draft.age.clone(), draft.workload.uid.clone());
-    let mut owners: HashMap<IpAddr, usize> = HashMap::new();
-    let mut losers: Vec<(usize, IpAddr, usize)> = Vec::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        // An address that entries list may be listed by several of them; a pod's own comes before any in lookups.
-        if draft.workload.network_mode == NetworkMode::HostNetwork || matches!(draft.origin, Origin::Inline { .. }) {
-            continue;
-        }
-        for address in &draft.workload.addresses {
-            match owners.entry(*address) {
-                Entry::Vacant(free) => drop(free.insert(index)),
-                Entry::Occupied(mut taken) => {
-                    let held = *taken.get();
-                    let (winner, loser) = if rank(draft) < rank(&drafts[held]) { (index, held) } else { (held, index) };
-                    taken.insert(winner);
-                    losers.push((loser, *address, winner));
-                }
-            }
-        }
-    }
-    for (loser, address, winner) in losers {
-        let text = format!("{address} belongs to {}", drafts[winner].source);
-        report.tell(drafts[loser].source.clone(), Message::new(Level::Warning, Code::Conflict, "", text));
-        drafts[loser].workload.addresses.retain(|own| *own != address);
-    }
 }

@@ -17,6 +17,8 @@ use crate::kinds::{
 };
 
 const RING: u32 = 1024;
+/// Kubernetes' `sessionAffinity: ClientIP`.
+const STICKY: Balance = Balance::Hash { key: HashKey::SourceAddress, algorithm: HashAlgorithm::RingHash { minimum_size: RING } };
 /// A timeout that is turned off: no connection lives so long.
 const NEVER: Duration = Duration::from_hours(24 * 3650);
 
@@ -31,11 +33,12 @@ pub(in crate::translate) struct Defaults {
     pub(in crate::translate) upgrade: H2UpgradePolicy,
 }
 
-pub(super) fn policy(level: Level<'_>, defaults: &Defaults, mode: RoutingMode) -> TrafficPolicy {
+/// `sticky`: the Service wants a client to stay at one endpoint, which counts where no rule says how to balance.
+pub(super) fn policy(level: Level<'_>, defaults: &Defaults, mode: RoutingMode, sticky: bool) -> TrafficPolicy {
     let Level { balancer, pool, outlier, budget } = level;
     let outlier = outlier.or(defaults.outlier.as_ref());
     let setting = balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref());
-    let balance = balancer.map_or(Balance::LeastRequest, balance);
+    let balance = balancer.and_then(balance).unwrap_or(if sticky { STICKY } else { Balance::LeastRequest });
     TrafficPolicy {
         locality: locality::policy(setting, defaults.locality.as_ref(), outlier.is_some(), mode),
         warmup: balancer.filter(|_| warms_up(&balance)).and_then(warmup),
@@ -46,17 +49,19 @@ pub(super) fn policy(level: Level<'_>, defaults: &Defaults, mode: RoutingMode) -
     }
 }
 
-fn balance(found: &LoadBalancerSettings) -> Balance {
+/// None: it does not say.
+fn balance(found: &LoadBalancerSettings) -> Option<Balance> {
     if let Some(hash) = &found.consistent_hash
         && let Some(key) = hash_key(hash)
     {
-        return Balance::Hash { key, algorithm: algorithm(hash) };
+        return Some(Balance::Hash { key, algorithm: algorithm(hash) });
     }
     match found.simple {
-        None | Some(SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest) => Balance::LeastRequest,
-        Some(SimpleLb::Random) => Balance::Random,
-        Some(SimpleLb::RoundRobin) => Balance::RoundRobin,
-        Some(SimpleLb::Passthrough) => Balance::Passthrough,
+        None | Some(SimpleLb::Unspecified) => None,
+        Some(SimpleLb::LeastConn | SimpleLb::LeastRequest) => Some(Balance::LeastRequest),
+        Some(SimpleLb::Random) => Some(Balance::Random),
+        Some(SimpleLb::RoundRobin) => Some(Balance::RoundRobin),
+        Some(SimpleLb::Passthrough) => Some(Balance::Passthrough),
     }
 }
 

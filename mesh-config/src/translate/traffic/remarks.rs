@@ -74,25 +74,9 @@ impl Remarks {
         if let Some(balancer) = balancer {
             self.balancer(&format!("{at}.loadBalancer"), balancer, outlier);
         }
-        if let Some(tcp) = pool.and_then(|pool| pool.tcp.as_ref()) {
-            let unfollowed = [
-                ("idleTimeout", tcp.idle_timeout.is_some()),
-                ("maxConnectionDuration", tcp.max_connection_duration.is_some()),
-                ("tcpKeepalive", tcp.tcp_keepalive.is_some()),
-            ];
-            for (field, _) in unfollowed.iter().filter(|(_, there)| *there) {
-                let text = "connections are carried until either end closes them";
-                self.tell(Level::Warning, format!("{at}.connectionPool.tcp.{field}"), text);
-            }
-        }
-        if let Some(http) = pool.and_then(|pool| pool.http.as_ref()) {
-            let unfollowed = [
-                ("idleTimeout", http.idle_timeout.is_some(), "upstream connections without a request are kept for an hour"),
-                ("maxConcurrentStreams", http.max_concurrent_streams != 0, "256 requests are open on one connection at most"),
-            ];
-            for (field, _, text) in unfollowed.iter().filter(|(_, there, _)| *there) {
-                self.tell(Level::Warning, format!("{at}.connectionPool.http.{field}"), text);
-            }
+        if pool.and_then(|pool| pool.tcp.as_ref()).is_some_and(|tcp| tcp.tcp_keepalive.is_some()) {
+            let field = format!("{at}.connectionPool.tcp.tcpKeepalive");
+            self.tell(Level::Info, field, "tunnels are probed every 10 s in any case; other connections are not probed");
         }
         if pool.and_then(|pool| pool.http.as_ref()).is_some_and(|http| http.http2_keep_alive.is_some()) {
             let field = format!("{at}.connectionPool.http.http2KeepAlive");
