@@ -378,7 +378,7 @@ fn connections_end_in_time(mesh: &Mesh) {
             // What stood before stays; what is new ends.
             let ends = || {
                 let young = Held::begin(mesh, CLIENT, target, 1, &["--duration", "3"]);
-                Ok(young.wait_for("end")["broken"] == Value::from(1))
+                Ok(young.wait_for("end")["broken"] == 1)
             };
             wait_until(&format!("{limit} of {name}"), PATIENCE, ends).unwrap();
             assert!(mesh.failures("node-1", reason) > before, "{reason}");

@@ -30,11 +30,12 @@ pub(crate) fn manifests(set: usize, random: &mut Random) -> String {
         }
     }
     let denied = json!([{ "to": [{ "operation": { "paths": [format!("/denied-{set}")] } }] }]);
-    objects.push(policy("mark", json!({ "action": "DENY", "rules": denied })));
+    objects.push(policy("mark", &json!({ "action": "DENY", "rules": denied })));
     for number in 0..4 {
-        objects.push(policy(&format!("random-{number}"), random_policy(random)));
+        objects.push(policy(&format!("random-{number}"), &random_policy(random)));
     }
-    objects.iter().map(|object| format!("---\n{object}\n")).collect()
+    let documents: Vec<String> = objects.iter().map(|object| format!("---\n{object}\n")).collect();
+    documents.concat()
 }
 
 fn subsets() -> Value {
@@ -198,7 +199,7 @@ fn mark(set: usize, name: &str) -> Value {
     })
 }
 
-fn policy(name: &str, spec: Value) -> Value {
+fn policy(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
         "metadata": { "name": name, "namespace": "app" }, "spec": spec,
