@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use mesh_policy::model::{Identity, WorkloadUid};
 use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 use tokio::task::AbortHandle;
@@ -198,7 +199,7 @@ impl Agent {
                 () = tokio::time::sleep(PATROL) => self.bury_the_dead().await,
                 changed = snapshots.changed() => {
                     if changed.is_err() { return }
-                    self.keep_certificates();
+                    self.follow_snapshot();
                 }
             }
         }
@@ -242,7 +243,7 @@ impl Agent {
         let uid = pod.uid.clone();
         self.lock()
             .insert(uid.clone(), Entry { record: remembered, pod: pod.clone(), accepting, certificate: None, leaving: false });
-        self.keep_certificates();
+        self.follow_snapshot();
         self.telemetry.metrics.pods.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
         self.announce(pod, running);
         info!(%uid, "pod captured");
@@ -278,6 +279,7 @@ impl Agent {
             plaintext_passes: AtomicBool::new(running),
             leaving: AtomicBool::new(false),
             routing,
+            last_known: ArcSwapOption::default(),
         })
     }
 
@@ -351,8 +353,9 @@ impl Agent {
         }
     }
 
-    /// Every captured pod's identity has its certificate asked for, in the mesh's present trust domain.
-    fn keep_certificates(&self) {
+    /// What the mesh says now: every captured pod's identity has its certificate asked for, in the mesh's present trust domain,
+    /// and what is said of the pod is remembered.
+    fn follow_snapshot(&self) {
         if self.store.generation() == 0 {
             // The trust domain is not known yet.
             return;
@@ -360,6 +363,7 @@ impl Agent {
         let snapshot = self.store.load();
         self.aliases.set(snapshot.mesh().trust_domain_aliases.clone());
         for entry in self.lock().values_mut() {
+            entry.pod.remember(&snapshot);
             let identity = entry.pod.identity(&snapshot);
             if entry.certificate.as_ref().is_none_or(|(kept, _)| *kept != identity) {
                 entry.certificate = Some((identity.clone(), self.certificates.retain(identity)));

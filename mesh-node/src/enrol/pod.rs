@@ -10,10 +10,10 @@ use std::{
     },
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use mesh_policy::{
     balance::InFlight,
-    model::{Identity, Snapshot, WorkloadUid},
+    model::{Identity, Snapshot, Workload, WorkloadUid},
 };
 
 use tokio::net::TcpStream;
@@ -53,6 +53,8 @@ pub struct Pod {
     pub leaving: AtomicBool,
     /// Routes deliveries inside the pod; undone with the last connection.
     pub routing: DeliveryRouting,
+    /// What was last told of it. See [`Pod::workload`].
+    pub last_known: ArcSwapOption<Workload>,
 }
 
 /// One pod on one worker: no tunnel is shared between pods or workers, so none needs a lock that anybody waits for.
@@ -83,6 +85,20 @@ impl Pod {
             trust_domain: snapshot.mesh().trust_domain.clone(),
             namespace: self.namespace.clone(),
             service_account: self.service_account.clone(),
+        }
+    }
+
+    /// What the mesh knows of the pod, or knew: one that is deleted leaves the mesh's configuration before its processes have
+    /// ended, and until then it answers, by the policies that it had, whoever has not heard of it yet, and asks in its
+    /// own name. None: it was never known.
+    pub fn workload(&self, snapshot: &Snapshot) -> Option<Arc<Workload>> {
+        snapshot.workload(&self.uid).cloned().or_else(|| self.last_known.load_full())
+    }
+
+    /// Keeps what a snapshot says of the pod.
+    pub fn remember(&self, snapshot: &Snapshot) {
+        if let Some(workload) = snapshot.workload(&self.uid) {
+            self.last_known.store(Some(workload.clone()));
         }
     }
 

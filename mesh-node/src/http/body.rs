@@ -1,8 +1,11 @@
 //! The one type of body on the way through: counted, bounded in time, and with somebody to tell when it ends.
 //!
-//! A body from a peer is passed on frame by frame without a copy. [`Body::counted`] adds its bytes and gRPC messages to a
-//! half's tallies, [`Body::on_end`] tells its end exactly once, whether it was complete, failed, or was given up, and
-//! [`Body::within`] breaks it off when it takes too long.
+//! A body from a peer is passed on frame by frame without a copy; frames without anything in them are not (a peer with h2 may
+//! take them for a flood), and an end that its sender did not mean is told as a failure. [`Body::counted`] adds its bytes
+//! and gRPC messages to a half's tallies, [`Body::on_end`] tells its end exactly once, whether it was complete, failed, or was
+//! given up, and [`Body::within`] breaks it off when it takes too long.
+
+mod error;
 
 use std::{
     fmt, mem,
@@ -11,34 +14,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Version, header::CONTENT_TYPE};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use self::error::{BodyError, SenderError};
 use super::replay::Attempt;
 pub use crate::telemetry::{Ending, is_grpc};
 use crate::telemetry::{Side, Tallies};
-
-/// Why a body broke off.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    #[error("the sender broke off")]
-    Sender(#[source] hyper::Error),
-    /// Found out by another attempt, which has told the cause.
-    #[error("the sender broke off during an earlier attempt")]
-    SenderGone,
-    #[error("nothing was sent for {0:?}")]
-    Idle(Duration),
-    #[error("not sent whole in time")]
-    Deadline,
-    #[error("a later attempt has taken the request's body over")]
-    Superseded,
-}
 
 /// What the hook of a body is told.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +49,16 @@ pub struct Body {
 
 enum Source {
     Bytes(Bytes),
-    Incoming(Incoming),
+    Incoming { body: Incoming, http2: bool },
     Attempt(Attempt),
 }
 
 impl Body {
+    /// Of a message that came in `version`.
+    pub fn received(body: Incoming, version: Version) -> Self {
+        Self::of(Source::Incoming { body, http2: version == Version::HTTP_2 })
+    }
+
     pub fn empty() -> Self {
         Self::full(Bytes::new())
     }
@@ -180,12 +173,6 @@ impl fmt::Debug for Body {
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
-        Self::of(Source::Incoming(body))
-    }
-}
-
 impl Default for Body {
     fn default() -> Self {
         Self::empty()
@@ -201,7 +188,13 @@ impl hyper::body::Body for Body {
         if this.ended {
             return Poll::Ready(None);
         }
-        let Poll::Ready(polled) = this.poll_in_time(cx) else { return Poll::Pending };
+        let polled = loop {
+            let polled = ready!(this.poll_in_time(cx));
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            if !matches!(&polled, Some(Ok(frame)) if is_empty(frame) && !this.source.is_end_stream()) {
+                break polled;
+            }
+        };
         match &polled {
             None => this.end(Ending::Complete, None),
             Some(Err(error)) => this.end(error.ending(), None),
@@ -243,9 +236,10 @@ impl Source {
         match self {
             Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
-            Self::Incoming(body) => {
-                Pin::new(body).poll_frame(cx).map(|polled| polled.map(|frame| frame.map_err(BodyError::Sender)))
-            }
+            Self::Incoming { body, http2 } => Poll::Ready(match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None if *http2 && !body.is_end_stream() => Some(Err(BodyError::Cut)),
+                polled => polled.map(|frame| frame.map_err(BodyError::of_sender)),
+            }),
             Self::Attempt(attempt) => attempt.poll_frame(cx),
         }
     }
@@ -253,7 +247,7 @@ impl Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming { body, .. } => body.is_end_stream(),
             Self::Attempt(attempt) => attempt.is_end_stream(),
         }
     }
@@ -261,19 +255,8 @@ impl Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Incoming { body, .. } => body.size_hint(),
             Self::Attempt(attempt) => attempt.size_hint(),
-        }
-    }
-}
-
-impl BodyError {
-    fn ending(&self) -> Ending {
-        match self {
-            Self::Sender(_) | Self::SenderGone => Ending::Failed,
-            Self::Deadline => Ending::TimedOut,
-            Self::Idle(_) => Ending::Idle,
-            Self::Superseded => Ending::Aborted,
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, Method,
     header::{CONTENT_TYPE, HOST, SET_COOKIE},
     request::Parts,
 };
@@ -64,7 +64,7 @@ impl Exchange for Client {
         let mut record = self.record(&head);
         trace::follow(&mut head.headers, &mut record, &mut fastrand::Rng::new());
         let (method, asked) = (head.method.clone(), content_type(&head.headers));
-        let (body, stall) = Body::from(body).of_request(&asked, self.node.http.body);
+        let (body, stall) = Body::received(body, head.version).of_request(&asked, self.node.http.body);
         let body = body.counted(record.tallies(), Side::Request, asked.get(CONTENT_TYPE));
         let done = match facts {
             Ok(facts) => self.forward(&snapshot, facts, head, upgrade, body, &mut record).await,
@@ -125,7 +125,8 @@ impl Client {
     ) -> Result<Response<Body>, ExchangeError> {
         let begun = Instant::now();
         let mut rng = fastrand::Rng::new();
-        let source = snapshot.workload(&self.pod.uid).ok_or_else(|| ExchangeError::Gone(self.pod.uid.to_string()))?;
+        let source = self.pod.workload(snapshot).ok_or_else(|| ExchangeError::Gone(self.pod.uid.to_string()))?;
+        let source = &source;
         let addressed = self.address(snapshot, source, &facts, record)?;
         let selected = destination::route(&addressed, snapshot, source, &facts.request(&head))?;
         let default = HttpAction::default();
@@ -179,7 +180,7 @@ impl Client {
         };
         let answer = attempts.run(record).await?;
         let upstream = answer.address;
-        let mut response = self.answer(answer, upgrade, &forward);
+        let mut response = self.answer(&head.method, answer, upgrade, &forward);
 
         let status = response.status().as_u16();
         let ends = Ends { client: None, ..ends };
@@ -228,12 +229,18 @@ impl Client {
     }
 
     /// The head of the answer in the client's form; its body holds what the request took.
-    fn answer(self: &Arc<Self>, answer: Answer, upgrade: Option<Upgrade>, forward: &Forward<'_>) -> Response<Body> {
+    fn answer(
+        self: &Arc<Self>,
+        method: &Method,
+        answer: Answer,
+        upgrade: Option<Upgrade>,
+        forward: &Forward<'_>,
+    ) -> Response<Body> {
         let Answer { mut response, lease, in_flight, permit, took, address: _, inbound } = answer;
         let held = (lease, in_flight, permit);
         let granted = upgrade.and_then(|upgrade| upgrade.granted(response.status()));
         let on_server = granted.is_some().then(|| hyper::upgrade::on(&mut response));
-        let (mut head, body) = convert::answered(response);
+        let (mut head, body) = convert::answered(method, response);
         headers::set_service_time(&mut head.headers, took);
         let mut body = match (granted, on_server) {
             (Some(on_client), Some(on_server)) => {
@@ -245,7 +252,7 @@ impl Client {
                 });
                 Body::empty()
             }
-            _ => Body::from(body).within(None, forward.deadline.map(|(deadline, _)| deadline)).holding(held),
+            _ => body.within(None, forward.deadline.map(|(deadline, _)| deadline)).holding(held),
         };
         if let Some(mut inbound) = inbound {
             inbound.answered(head.status, &head.headers);

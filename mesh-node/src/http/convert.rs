@@ -42,9 +42,12 @@ pub(super) fn arrived(fields: &mut HeaderMap) {
     fields.remove(EXPECT);
 }
 
-/// An answer without what is meant for the connection that it came by.
-pub(super) fn answered(response: Response<Incoming>) -> (response::Parts, Incoming) {
+/// The answer to a request of this method, without what is meant for the connection that it came by.
+pub(super) fn answered(method: &Method, response: Response<Incoming>) -> (response::Parts, Body) {
     let (mut head, body) = response.into_parts();
+    // Servers that write one all the same (hyper's, in HTTP/2) do not break the answer with it.
+    let bodiless = method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = if bodiless { Body::empty() } else { Body::received(body, head.version) };
     let upgrade = headers::upgrade_taken(head.status, &head.headers);
     headers::remove_hop_by_hop(&mut head.headers);
     if let Some(to) = upgrade {

@@ -1,15 +1,15 @@
 //! The connections that HTTP is spoken over, in the one form that hyper is given.
 
+mod pulse;
+
 use std::{
     future::Future,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -19,7 +19,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::heads::{Frames, Heads};
+pub use self::pulse::{Answering, Pulse};
+use super::heads::{self, Frames, Heads};
 use crate::{
     balance::Permit,
     copy::end_on_close,
@@ -63,6 +64,8 @@ pub struct Io {
     closing: Closing,
     pulse: Arc<Pulse>,
     heads: Heads,
+    /// The last byte that came, which is [`heads::DATA`], has not been read.
+    kept: bool,
     /// Counts the connection for as long as it stands.
     _held: Option<Permit>,
 }
@@ -75,72 +78,6 @@ enum Closing {
     Lingers(Option<Pin<Box<Sleep>>>),
 }
 
-/// When something was last carried, and since when a request's head is not whole.
-#[derive(Debug)]
-pub struct Pulse {
-    start: Instant,
-    /// Milliseconds since `start`.
-    last: AtomicU64,
-    /// The same, of the first byte of the head that is under way, plus one; 0: none is.
-    head: AtomicU64,
-    /// HTTP/1 is answering a request: what comes is its body, or waits.
-    answering: AtomicBool,
-}
-
-/// HTTP/1 answers a request as long as this lives.
-pub struct Answering(Arc<Pulse>);
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.answering.store(false, Relaxed);
-    }
-}
-
-impl Pulse {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            start: Instant::now(),
-            last: AtomicU64::new(0),
-            head: AtomicU64::new(0),
-            answering: AtomicBool::new(false),
-        })
-    }
-
-    fn beat(&self) {
-        self.last.store(self.now(), Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn waits_for_head(&self, waits: bool) {
-        if !waits {
-            self.head.store(0, Relaxed);
-        } else if self.head.load(Relaxed) == 0 {
-            self.head.store(self.now().saturating_add(1), Relaxed);
-        }
-    }
-
-    /// A head of HTTP/1 is whole.
-    pub fn answering(self: &Arc<Self>) -> Answering {
-        self.waits_for_head(false);
-        self.answering.store(true, Relaxed);
-        Answering(self.clone())
-    }
-
-    /// For how long a head has been coming that is not whole yet.
-    pub fn head_age(&self) -> Option<Duration> {
-        let begun = self.head.load(Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(Duration::from_millis(begun)))
-    }
-
-    /// For how long nothing has been carried, to the millisecond.
-    pub fn silence(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Relaxed)))
-    }
-}
-
 impl Io {
     /// A connection that we opened.
     pub fn upstream(transport: impl Into<Transport>) -> Self {
@@ -150,6 +87,7 @@ impl Io {
             closing: Closing::AtOnce,
             pulse: Pulse::new(),
             heads: Heads::Unwatched,
+            kept: false,
             _held: None,
         }
     }
@@ -162,6 +100,7 @@ impl Io {
             closing: Closing::Lingers(None),
             pulse: Pulse::new(),
             heads: Heads::Unwatched,
+            kept: false,
             _held: None,
         }
     }
@@ -200,16 +139,39 @@ impl Io {
         self.heads = preface.map_or(Heads::Http1, |preface| Heads::Http2(Frames::after(preface)));
     }
 
-    fn note_head(&mut self, read: &[u8]) {
+    /// From here on it carries HTTP/2 of a server.
+    pub(super) fn expects_frames(&mut self) {
+        self.heads = Heads::Http2(Frames::after(0));
+    }
+
+    /// Looks at what was read. True: its last byte is kept for the next time.
+    fn note_head(&mut self, read: &mut [u8]) -> bool {
         match &mut self.heads {
-            Heads::Unwatched => {}
+            Heads::Unwatched => false,
             Heads::Http1 => {
-                if !read.is_empty() && !self.pulse.answering.load(Relaxed) {
+                if !read.is_empty() && !self.pulse.is_answering() {
                     self.pulse.waits_for_head(true);
                 }
+                false
             }
-            Heads::Http2(frames) => self.pulse.waits_for_head(frames.read(read)),
+            Heads::Http2(frames) => {
+                let heads::Read { in_block, again } = frames.read(read);
+                self.pulse.waits_for_head(in_block);
+                again
+            }
         }
+    }
+
+    fn poll_read_more(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+            self.pulse.beat();
+        } else {
+            let read = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix[..read]);
+            self.prefix.advance(read);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads more of what can be [seen](Self::seen) before it is taken; false at the end.
@@ -318,17 +280,34 @@ impl AsyncWrite for Transport {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        if this.prefix.is_empty() {
-            ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
-            this.pulse.beat();
-        } else {
-            let read = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix[..read]);
-            this.prefix.advance(read);
+        let begun = buf.filled().len();
+        loop {
+            // What was kept comes first, with what says its meaning if there is room for it.
+            let kept = mem::take(&mut this.kept);
+            if kept {
+                buf.put_slice(&[heads::DATA]);
+                if buf.remaining() == 0 {
+                    if let Heads::Http2(frames) = &mut this.heads {
+                        frames.passed();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let before = buf.filled().len();
+            let polled = this.poll_read_more(cx, buf);
+            if buf.filled().len() == before {
+                this.kept = kept && polled.is_pending();
+                buf.set_filled(begun);
+                return polled;
+            }
+            if this.note_head(&mut buf.filled_mut()[begun..]) {
+                this.kept = true;
+                buf.set_filled(buf.filled().len() - 1);
+            }
+            if buf.filled().len() > begun {
+                return polled;
+            }
         }
-        this.note_head(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -85,7 +85,7 @@ impl Server {
         let took = begun.elapsed();
         let granted = upgrade.and_then(|upgrade| upgrade.granted(response.status()));
         let on_server = granted.is_some().then(|| hyper::upgrade::on(&mut response));
-        let (mut head, body) = convert::answered(response);
+        let (mut head, body) = convert::answered(&head.method, response);
         headers::set_service_time(&mut head.headers, took);
         let body = match (granted, on_server) {
             (Some(on_client), Some(on_server)) => {
@@ -97,7 +97,7 @@ impl Server {
                 });
                 Body::empty()
             }
-            _ => Body::from(body).holding(lease),
+            _ => body.holding(lease),
         };
         Ok(Response::from_parts(head, body))
     }
@@ -111,15 +111,15 @@ impl Server {
             failure: Failure::new(Reason::SourceUnknown, format!("{} is not known to the controller", self.pod.uid)),
             details: "rbac_access_denied_matched_policy[none]".into(),
         };
-        let workload = snapshot.workload(&self.pod.uid).ok_or_else(unknown)?;
+        let workload = self.pod.workload(snapshot).ok_or_else(unknown)?;
         let connection = authz::Connection {
             source_identity: self.source.as_ref(),
             source_ip: self.peer.ip(),
             destination_ip: self.target.ip(),
             destination_port: self.target.port(),
         };
-        let verdict = authz::decide_request(snapshot, workload, &connection, &facts.request(head));
-        self.node.telemetry.metrics.rehearsed(&verdict, workload);
+        let verdict = authz::decide_request(snapshot, &workload, &connection, &facts.request(head));
+        self.node.telemetry.metrics.rehearsed(&verdict, &workload);
         ExchangeError::judged(&verdict.outcome)
     }
 
@@ -178,7 +178,7 @@ impl Exchange for Server {
         let mut record = self.record(&head);
         trace::follow(&mut head.headers, &mut record, &mut fastrand::Rng::new());
         let (method, asked) = (head.method.clone(), content_type(&head.headers));
-        let (body, stall) = Body::from(body).of_request(&asked, self.node.http.body);
+        let (body, stall) = Body::received(body, head.version).of_request(&asked, self.node.http.body);
         let body = body.counted(record.tallies(), Side::Request, asked.get(CONTENT_TYPE));
         let done = self.forward(&snapshot, head, upgrade, body).await;
         let response = done.unwrap_or_else(|error| {

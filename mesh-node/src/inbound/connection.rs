@@ -155,7 +155,7 @@ impl Inbound {
     /// What policy says of a connection at this moment, whatever it carries.
     fn outcome(&self, pod: &Pod, source: Option<&Identity>, source_ip: IpAddr, target: SocketAddr) -> authz::Outcome {
         let snapshot = self.store.load();
-        let Some(workload) = snapshot.workload(&pod.uid) else {
+        let Some(workload) = pod.workload(&snapshot) else {
             return authz::Outcome::Deny { reason: authz::DenyReason::PolicyNotLoaded, by: None };
         };
         let connection = authz::Connection {
@@ -164,7 +164,7 @@ impl Inbound {
             destination_ip: target.ip(),
             destination_port: target.port(),
         };
-        authz::decide(&snapshot, workload, &connection).outcome
+        authz::decide(&snapshot, &workload, &connection).outcome
     }
 
     /// Judges, then delivers; where requests are told apart, each of them is judged and delivered by itself later.
@@ -224,8 +224,8 @@ impl Inbound {
         target: SocketAddr,
     ) -> Result<Judged, Failure> {
         let known = self.store.wait_for(self.patience, |snapshot| {
-            let workload = snapshot.workload(&pod.uid)?;
-            Some((workload.clone(), snapshot.clone()))
+            let workload = pod.workload(snapshot)?;
+            Some((workload, snapshot.clone()))
         });
         let Some((workload, snapshot)) = known.await else {
             return Err(Failure::new(Reason::SourceUnknown, format!("{} is not known to the controller", pod.uid)));
@@ -263,7 +263,7 @@ impl Inbound {
             original_destination: target,
             destination_address: Some(target),
             source: Party { workload: client.cloned(), identity: source.cloned() },
-            destination: Party { workload: snapshot.workload(&pod.uid).cloned(), identity: Some(pod.identity(&snapshot)) },
+            destination: Party { workload: pod.workload(&snapshot), identity: Some(pod.identity(&snapshot)) },
             service: None,
         }
     }
@@ -278,9 +278,9 @@ struct Judged {
 impl Judged {
     /// Of a connection that policy is not asked about.
     fn unasked(snapshot: &Snapshot, pod: &Pod, port: u16) -> Self {
-        let workload = snapshot.workload(&pod.uid);
-        let requests = workload.is_some_and(|workload| Speech::at(snapshot, workload, port) == Speech::Requests);
-        Self { workload: workload.cloned(), speech: if requests { Speech::Requests } else { Speech::Bytes } }
+        let workload = pod.workload(snapshot);
+        let requests = workload.as_ref().is_some_and(|workload| Speech::at(snapshot, workload, port) == Speech::Requests);
+        Self { workload, speech: if requests { Speech::Requests } else { Speech::Bytes } }
     }
 }
 

@@ -66,6 +66,12 @@ def answer(stream, path):
     elif path == "/hints":
         stream.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n" * 1_000 + b"HTTP/1.1 102 Processing\r\n\r\n")
         stream.sendall(OK + b"content-length: 4\r\n\r\nfine")
+    elif path == "/not-modified":
+        stream.sendall(b"HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\ncontent-length: 100\r\n\r\n")
+    elif path == "/no-content":
+        stream.sendall(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n")
+    elif path == "/length":
+        stream.sendall(OK + b"content-length: 100\r\n\r\n")
     elif path == "/folded":
         stream.sendall(OK + b"x: a\r\n b\r\ncontent-length: 4\r\n\r\nfine")
     elif path == "/endless":

@@ -10,6 +10,8 @@ use netns_tests::{
 use serde_json::{Value, json};
 
 const CLIENT: &str = "app/client";
+/// On the client's node.
+const NEIGHBOR: &str = "app/neighbor";
 /// The server on the client's node, and the one on the other.
 const SERVERS: [(&str, &str); 2] = [("near", "10.96.0.1"), ("far", "10.96.0.2")];
 
@@ -28,6 +30,7 @@ fn documents() -> Vec<String> {
         node("node-2", 2),
         namespace("app", true),
         pod(CLIENT, "node-1").idle().document(),
+        pod(NEIGHBOR, "node-1").idle().document(),
         server("near", "node-1"),
         server("far", "node-2"),
         service_with("app", "near", 1, &ports),
@@ -43,7 +46,7 @@ fn requests_are_told_apart() {
         let url = format!("http://{address}/");
         harness::wait_until("the servers to be known", PATIENCE, || Ok(status(&mesh, &[&url]) == "200")).unwrap();
     }
-    for check in [answers, bodies, versions, trailers, upgrades, failures, policies, counted, undeclared, routes] {
+    for check in [answers, bodies, versions, trailers, upgrades, failures, policies, counted, undeclared, routes, outliers] {
         check(&mesh);
     }
     mesh.down();
@@ -140,6 +143,31 @@ fn trailers(mesh: &Mesh) {
                 assert!(text.to_lowercase().contains("x-sum: 3"), "{client} to {address}:{port}: {text}");
             }
         }
+    }
+}
+
+/// What one pod finds out about an endpoint, or makes it look like, is its own: its neighbor goes on asking.
+fn outliers(mesh: &Mesh) {
+    let code = |pod: &str, url: &str| {
+        let words = ["curl", "--silent", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}", url];
+        String::from_utf8_lossy(&mesh.exec(pod, &words).unwrap().stdout).into_owned()
+    };
+    for (name, address) in SERVERS {
+        let rule = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "metadata": { "name": name, "namespace": "app" },
+            "spec": { "host": format!("{name}.app.svc.cluster.local"), "trafficPolicy": { "outlierDetection": {
+                "consecutive5xxErrors": 3, "interval": "1s", "baseEjectionTime": "600s", "maxEjectionPercent": 100,
+            } } },
+        });
+        mesh.put("outliers.yaml", &format!("---\n{rule}\n"));
+        let (bad, good) = (format!("http://{address}/status/500"), format!("http://{address}/whoami"));
+        harness::wait_until("the endpoint to be ejected", PATIENCE, || Ok(code(CLIENT, &bad) == "503")).unwrap();
+        for _ in 0..20 {
+            assert_eq!((&*code(CLIENT, &good), &*code(NEIGHBOR, &good)), ("503", "200"), "{name}");
+        }
+        mesh.take_away("outliers.yaml");
+        harness::wait_until("the rule to be gone", PATIENCE, || Ok(code(CLIENT, &good) == "200")).unwrap();
     }
 }
 

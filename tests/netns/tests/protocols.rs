@@ -16,7 +16,9 @@ const CLIENT: &str = "app/client";
 /// The server on the client's node, and the one on the other.
 const SERVERS: [&str; 2] = ["10.96.0.1", "10.96.0.2"];
 
-/// Of h2spec's 146 cases.
+/// How many cases h2spec has, without those of `--strict`.
+const CASES: usize = 145;
+/// The one that may fail is a preface that is none: the port speaks HTTP/1.1 too, and answers it with 400 in that.
 const ENOUGH: usize = 144;
 
 fn documents() -> Vec<String> {
@@ -88,5 +90,5 @@ fn h2spec(mesh: &Mesh) {
     let failed = report.matches("<failure>").count() + report.matches("<error>").count();
     let passed = cases - failed - report.matches("<skipped").count();
     println!("h2spec: {passed} of {cases}");
-    assert!(cases >= 146 && passed >= ENOUGH, "{passed} of {cases}:\n{text}");
+    assert!(cases >= CASES && passed >= ENOUGH, "{passed} of {cases}:\n{text}");
 }

@@ -27,8 +27,8 @@ const COLORS: [&str; 2] = ["red", "blue"];
 const ASKED: &str = "10.96.0.3";
 /// A second, of each client.
 const RATE: u64 = 250;
-/// Seconds that an endpoint goes on after it was told to go.
-const GRACE: u64 = 3;
+/// Seconds that an endpoint has after it was told to go: far more than it takes.
+const GRACE: u64 = 30;
 
 fn server(color: &str, name: &str, node: &str, folder: &Path) -> String {
     let file = folder.join(format!("{color}-{name}.log")).display().to_string();

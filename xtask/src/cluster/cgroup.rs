@@ -21,6 +21,9 @@ use nix::{
 /// How long processes that are killed may take to go.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// On hosts with v2 alone: the group of a node's processes that are no pods'.
+pub(super) const SYSTEM: &str = "system";
+
 /// A mounted tree of control groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
@@ -119,6 +122,13 @@ pub(super) fn join(group: &str, pid: u32) -> Result<()> {
             .with_context(|| format!("move process {pid} into the control group {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The same for a node's group while the node runs: where v2 has the controllers, processes are one group below it.
+pub(super) fn join_as_process(group: &str, pid: u32) -> Result<()> {
+    let system = format!("{group}/{SYSTEM}");
+    let has_system = folders(&system)?.len() == hierarchies()?.len();
+    join(if has_system { &system } else { group }, pid)
 }
 
 /// Every process in the group or below, in any hierarchy.

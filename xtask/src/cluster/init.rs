@@ -51,7 +51,7 @@ fn settings(spec: &NodeSpec) -> Result<()> {
         .hosts
         .iter()
         .fold("127.0.0.1 localhost\n::1 localhost\n".to_owned(), |text, (address, name)| format!("{text}{address} {name}\n"));
-    let name_servers: String = spec.name_servers.iter().map(|address| format!("nameserver {address}\n")).collect();
+    let name_servers = spec.name_servers.iter().fold(String::new(), |text, address| format!("{text}nameserver {address}\n"));
     let machine_id = format!("{:x}", Sha256::digest(&spec.cgroup))[..32].to_owned();
     fs::create_dir_all("/etc/cni/net.d")?;
     let network = fs::read_to_string(Path::new(NODE).join("config/bridge.conflist")).context("read the pods' network")?;

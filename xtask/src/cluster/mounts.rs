@@ -90,7 +90,7 @@ fn kernel(hierarchies: &[Hierarchy]) -> Result<()> {
     }
     if let [Hierarchy { mount, kind: Kind::V2 }] = hierarchies {
         // A group with controllers for those below it may hold no process itself.
-        let system = mount.join("system");
+        let system = mount.join(cgroup::SYSTEM);
         fs::create_dir_all(&system).with_context(|| format!("make {}", system.display()))?;
         fs::write(system.join("cgroup.procs"), "0").context("leave the root of the node's control groups")?;
     }

@@ -85,11 +85,12 @@ pub(super) fn start(command: &mut Command, netns: &Path, group: &str, log: &Path
     Ok(process)
 }
 
-/// The last lines of a log.
+/// The last lines of a log, each cut to what a reader wants to see of it.
 pub(super) fn tail(log: &Path, lines: usize) -> String {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
+    let last = all[all.len().saturating_sub(lines)..].iter();
+    last.map(|line| line.chars().take(300).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

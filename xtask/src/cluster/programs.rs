@@ -166,7 +166,7 @@ impl Module {
         // Beside its place, so that no half-written program is ever taken for one.
         let scratch = tempfile::tempdir_in(folder)?;
         let draft = scratch.path().join(program.name);
-        let stamps = (self.stamps)(version).into_iter().map(|stamp| format!(" -X {stamp}")).collect::<String>();
+        let stamps = (self.stamps)(version).iter().fold(String::new(), |text, stamp| format!("{text} -X {stamp}"));
         // Others use the machine too.
         let mut command = Command::new("nice");
         command.args(["-n", "15", "go", "build", "-trimpath", "-buildvcs=false", "-p=2"]);

@@ -5,21 +5,26 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::Path,
-    process::Command,
+    process::{self, Command},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 
-use super::{layout::Layout, node::on_node, state::Cluster};
+use super::{cgroup, layout::Layout, node::on_node, state::Cluster};
 
 /// Becomes a shell, or `command`: in the network of the control plane, or on a node. Returns only if that fails.
 pub(super) fn enter(cluster: &Cluster, node: Option<&str>, command: &[String]) -> Result<()> {
     let shell = [env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned())];
     let (program, arguments) = if command.is_empty() { &shell[..] } else { command }.split_first().context("not empty")?;
     let mut command = match node {
-        Some(name) => on_node(cluster.node(name)?, program)?,
+        Some(name) => {
+            let node = cluster.node(name)?;
+            // Whoever looks at the node's processes sees this one among them.
+            cgroup::join_as_process(&node.cgroup, process::id())?;
+            on_node(node, program)?
+        }
         None => in_control_plane(cluster, program)?,
     };
     // In our place: signals, terminal and exit status are the program's own.

@@ -49,14 +49,14 @@ fn try_it(root: &Path, cluster: &Cluster, images: &[std::path::PathBuf]) -> Resu
     let kubectl = Kubectl::of(cluster)?;
     report::step("load", || image::load(cluster, images))?;
     report::step("shop", || {
-        for manifest in manifests(&kubectl, &root.join("samples/shop/manifests"))? {
-            kubectl.apply(&manifest.to_string())?;
-        }
+        let objects = manifests(&kubectl, &root.join("samples/shop/manifests"))?;
+        kubectl.apply(&serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string())?;
         let waited = interrupt::wait_until("ready pods", PATIENCE, || Ok(()), || all_ready(&kubectl, cluster));
         waited.with_context(|| kubectl.output(&["get", "pods,events", "--all-namespaces"]).unwrap_or_default())
     })?;
     report::step("requests between nodes, by name and by both families", || {
-        for url in ["http://page:9080/", "http://page.shop.svc.cluster.local:9080/", "http://[fd96::10]:9080/"] {
+        // The client is on the first node, ratings on the second, and page asks both.
+        for url in ["http://page:9080/", "http://ratings.shop.svc.cluster.local:9080/", "http://[fd96::13]:9080/"] {
             let text =
                 kubectl.output(&["exec", "--namespace=shop", "client", "--", "shop", "client", "http", url, "--count=20"])?;
             report::note(format_args!("{url}: {}", text.lines().last().unwrap_or_default()));

@@ -1,6 +1,7 @@
 //! Brings a cluster up, or nothing: whatever ends the work, what was made by then is removed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -94,7 +95,7 @@ fn make(layout: &Layout, nodes: u8, programs: &Programs) -> Result<Cluster> {
             address: address::control(),
             etcd: ETCD.to_owned(),
             kubeconfig: layout.certificates().join("admin.kubeconfig"),
-            processes: Default::default(),
+            processes: BTreeMap::new(),
         },
         nodes: node::plan(layout, nodes),
         logs: layout.logs(),
@@ -161,10 +162,11 @@ fn await_nodes(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
         let ready = ready_nodes(kubectl)?;
         Ok(cluster.nodes.iter().all(|node| ready.contains(&node.name)))
     });
-    waited.with_context(|| {
-        let logs = cluster.nodes.iter().map(|node| cluster.logs.join(format!("{}-kubelet.log", node.name)));
-        logs.map(|log| format!("{}:\n{}", log.display(), tail(&log, 10))).collect::<Vec<_>>().join("\n")
-    })
+    let Err(error) = waited else { return Ok(()) };
+    interrupt::check()?;
+    let logs = cluster.nodes.iter().map(|node| cluster.logs.join(format!("{}-kubelet.log", node.name)));
+    let told: Vec<String> = logs.map(|log| format!("{}:\n{}", log.display(), tail(&log, 10))).collect();
+    Err(error.context(told.join("\n")))
 }
 
 /// The names of nodes that are ready and take pods.

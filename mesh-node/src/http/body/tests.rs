@@ -47,7 +47,7 @@ pub(in crate::http) mod fixtures {
         tokio::spawn(connection);
         let request = http::Request::get("/").body(Body::empty()).expect("a request");
         let response = sender.send_request(request).await.expect("a response");
-        (script, Body::from(response.into_body()))
+        (script, Body::received(response.into_body(), http::Version::HTTP_11))
     }
 }
 

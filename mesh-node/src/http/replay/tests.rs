@@ -97,7 +97,7 @@ async fn trailers_are_sent_again() {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let served = tokio::spawn(async move {
         let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
-            let replay = Replay::new(Body::from(request.into_body()));
+            let replay = Replay::new(Body::received(request.into_body(), http::Version::HTTP_11));
             for _ in 0..2 {
                 let whole = replay.attempt().expect("an attempt").collect().await.expect("whole");
                 assert_eq!(whole.trailers().and_then(|trailers| trailers.get("x-sum")).expect("trailers"), "7");

@@ -94,7 +94,7 @@ pub enum SendErrorKind {
 impl Connection {
     /// Greets the server and starts the connection's task.
     pub(super) async fn open(
-        io: Io,
+        mut io: Io,
         version: Version,
         tasks: &Charged,
         settings: &Settings,
@@ -117,6 +117,7 @@ impl Connection {
                 Ok(Self::Http1(sender))
             }
             Version::Http2 => {
+                io.expects_frames();
                 let mut builder = http2::Builder::new(tasks.clone());
                 builder
                     .timer(TokioTimer::new())
@@ -124,7 +125,10 @@ impl Connection {
                     .initial_stream_window_size(settings.http2_stream_window)
                     .initial_connection_window_size(settings.http2_connection_window)
                     .max_header_list_size(settings.http2_header_list)
-                    .max_send_buf_size(settings.http2_send_buffer);
+                    .max_send_buf_size(settings.http2_send_buffer)
+                    // What a server does wrong costs it that answer; h2 would count over the connection's life and end all
+                    // of its streams at once. One such answer a request is all that it can do.
+                    .max_local_error_reset_streams(None);
                 let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
                 let usage = usage.clone();
                 tasks.spawn(async move {

@@ -6,15 +6,13 @@ import (
 	"github.com/coredns/coredns/coremain"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
-	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
-	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/ready"
 )
 
 func main() {
 	// The order in which a query passes through them.
-	dnsserver.Directives = []string{"ready", "errors", "log", "cache", "hosts", "kubernetes", "forward"}
+	dnsserver.Directives = []string{"ready", "errors", "cache", "hosts", "kubernetes"}
 	coremain.Run()
 }

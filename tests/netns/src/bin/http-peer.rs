@@ -6,11 +6,14 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/whoami` | as JSON: the server's name, the request's method, path, version and fields |
+//! | `/whoami` | as JSON: the server's name, the request's method, path, version and fields; to HEAD in HTTP/2 with a body |
 //! | `/status/CODE` | that status |
 //! | `/echo` | the request's body, and its trailers |
+//! | `/trailed` | as text: the trailers of the request, once it has come whole |
+//! | `/uploads` | how many bodies have come whole to `/echo` |
 //! | `/trailers` | a body, and a trailer `x-sum: 3` |
 //! | `/cut` | half of the body that it announces, then nothing |
+//! | `/cut/CODE` | half of a body, then in HTTP/2 a reset with that code |
 //! | `/never` | none |
 //! | `/upgrade` | 101 to whatever was asked for; from then on, every byte comes back |
 
@@ -18,6 +21,7 @@ use std::{
     convert::Infallible,
     net::{Ipv6Addr, SocketAddr},
     pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,7 +41,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type Body = UnsyncBoxBody<Bytes, BodyError>;
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Of `/echo`, that have come whole.
+static UPLOADS: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -85,17 +93,19 @@ async fn answer(mut request: Request<Incoming>, name: &str) -> Response<Body> {
             response.headers_mut().insert(header::TRAILER, HeaderValue::from_static("x-sum"));
             response
         }
-        "/echo" => match request.into_body().collect().await {
+        "/echo" => echo(request).await,
+        "/trailed" => match request.into_body().collect().await {
             Err(_) => empty(StatusCode::BAD_REQUEST),
             Ok(body) => {
-                let trailers = body.trailers().cloned();
-                let mut parts = vec![Frame::data(body.to_bytes())];
-                parts.extend(trailers.map(Frame::trailers));
-                Response::new(frames(parts))
+                let line =
+                    |(name, value): (&header::HeaderName, &HeaderValue)| format!("{name}: {}\n", value.to_str().unwrap_or("?"));
+                Response::new(full(body.trailers().map_or(String::new(), |trailers| trailers.iter().map(line).collect())))
             }
         },
+        "/uploads" => Response::new(full(UPLOADS.load(Relaxed).to_string())),
         "/cut" => {
-            let mut response = Response::new(Cut::after(100).boxed_unsync());
+            let mut response =
+                Response::new(Cut::after(100, std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()).boxed_unsync());
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("8"));
             response
         }
@@ -116,12 +126,30 @@ async fn answer(mut request: Request<Incoming>, name: &str) -> Response<Body> {
             response.headers_mut().insert(header::UPGRADE, to);
             response
         }
+        path if path.starts_with("/cut/") => match path["/cut/".len()..].parse::<u32>() {
+            Ok(code) => Response::new(Cut::after(100, h2::Error::from(h2::Reason::from(code)).into()).boxed_unsync()),
+            Err(_) => empty(StatusCode::BAD_REQUEST),
+        },
         path => match path.strip_prefix("/status/").map(|code| code.parse().map(StatusCode::from_u16)) {
             Some(Ok(Ok(status))) => empty(status),
             Some(_) => empty(StatusCode::BAD_REQUEST),
             None => whoami(&request, name),
         },
     }
+}
+
+async fn echo(request: Request<Incoming>) -> Response<Body> {
+    let named = request.headers().get(header::TRAILER).cloned();
+    let Ok(body) = request.into_body().collect().await else { return empty(StatusCode::BAD_REQUEST) };
+    UPLOADS.fetch_add(1, Relaxed);
+    let trailers = body.trailers().cloned();
+    let mut parts = vec![Frame::data(body.to_bytes())];
+    parts.extend(trailers.map(Frame::trailers));
+    let mut response = Response::new(frames(parts));
+    if let Some(named) = named {
+        response.headers_mut().insert(header::TRAILER, named);
+    }
+    response
 }
 
 fn whoami(request: &Request<Incoming>, name: &str) -> Response<Body> {
@@ -162,22 +190,24 @@ fn frames(frames: Vec<Frame<Bytes>>) -> Body {
 struct Cut {
     first: Option<Bytes>,
     pause: Pin<Box<tokio::time::Sleep>>,
+    with: Option<BodyError>,
 }
 
 impl Cut {
-    fn after(milliseconds: u64) -> Self {
-        Self { first: Some("half".into()), pause: Box::pin(tokio::time::sleep(Duration::from_millis(milliseconds))) }
+    fn after(milliseconds: u64, with: BodyError) -> Self {
+        let pause = Box::pin(tokio::time::sleep(Duration::from_millis(milliseconds)));
+        Self { first: Some("half".into()), pause, with: Some(with) }
     }
 }
 
 impl hyper::body::Body for Cut {
     type Data = Bytes;
-    type Error = std::io::Error;
+    type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        self.pause.as_mut().poll(cx).map(|()| Some(Err(std::io::ErrorKind::BrokenPipe.into())))
+        self.pause.as_mut().poll(cx).map(|()| self.with.take().map(Err))
     }
 }

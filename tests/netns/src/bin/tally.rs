@@ -5,7 +5,8 @@
 //! tally ask HTTP1 HTTP2 PREFIX COUNT RATE
 //! ```
 //!
-//! A server appends a line to its file for every request that has come whole, and goes on after SIGTERM as long as it may.
+//! A server appends a line to its file for every request that has come whole. After SIGTERM it goes on for a while, as those
+//! who have not heard of it yet may still ask; then it says goodbye on every connection, and ends with the last one.
 //! `ask` sends `COUNT` requests at up to `RATE` a second to two ports of one service: GET, POST and PUT over HTTP/1.1, GET, POST
 //! and gRPC's form over HTTP/2, with bodies of several sizes. What each answer says is checked against what was asked; the
 //! outcome is printed as JSON.
@@ -15,6 +16,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write,
     net::{Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -36,6 +38,8 @@ use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -43,6 +47,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// For one request.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a server that was told to go: until then everybody has heard of it.
+const HEARD: Duration = Duration::from_secs(3);
 /// Askers of one process, each with a connection of either version.
 const ASKERS: u64 = 16;
 /// The last one is more than the mesh remembers of a body to send it again.
@@ -80,27 +86,46 @@ struct Server {
 }
 
 async fn serve(port: u16, name: String, file: &str) -> Result<()> {
-    // Told to go, it goes on: whoever has not heard of it yet may still ask. The end of its time ends it.
-    let _going = signal(SignalKind::terminate())?;
+    let mut told_to_go = signal(SignalKind::terminate())?;
+    let going = async move {
+        told_to_go.recv().await;
+        tokio::time::sleep(HEARD).await;
+    };
+    let mut going = pin!(going);
     let file = OpenOptions::new().create(true).append(true).open(file).with_context(|| file.to_owned())?;
     let this = Arc::new(Server { name, file: Mutex::new(file) });
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await?;
+    let (goodbye, leave) = watch::channel(());
+    let mut connections = JoinSet::new();
     loop {
-        let (stream, _) = listener.accept().await?;
-        let this = this.clone();
-        tokio::spawn(async move {
-            if let Err(error) = connection(stream, this).await {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted?.0,
+            Some(_) = connections.join_next() => continue,
+            () = &mut going => break,
+        };
+        let (this, leave) = (this.clone(), leave.clone());
+        connections.spawn(async move {
+            if let Err(error) = connection(stream, this, leave).await {
                 eprintln!("{error:#}");
             }
         });
     }
+    drop(listener);
+    drop(goodbye);
+    while connections.join_next().await.is_some() {}
+    Ok(())
 }
 
-async fn connection(stream: TcpStream, this: Arc<Server>) -> Result<()> {
+/// Serves until the client ends, or `leave` is closed and what is open has been answered.
+async fn connection(stream: TcpStream, this: Arc<Server>, mut leave: watch::Receiver<()>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut first = [0; 3];
-    while stream.peek(&mut first).await? < first.len() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    loop {
+        match stream.peek(&mut first).await? {
+            0 => return Ok(()),
+            3.. => break,
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
     }
     let service = service_fn(move |request| {
         let this = this.clone();
@@ -108,11 +133,20 @@ async fn connection(stream: TcpStream, this: Arc<Server>) -> Result<()> {
     });
     let io = TokioIo::new(stream);
     if &first == b"PRI" {
-        server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await?;
+        let mut serving = pin!(server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            _ = leave.changed() => serving.as_mut().graceful_shutdown(),
+        }
+        Ok(serving.await?)
     } else {
-        server::conn::http1::Builder::new().serve_connection(io, service).await?;
+        let mut serving = pin!(server::conn::http1::Builder::new().serve_connection(io, service));
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            _ = leave.changed() => serving.as_mut().graceful_shutdown(),
+        }
+        Ok(serving.await?)
     }
-    Ok(())
 }
 
 impl Server {
@@ -247,6 +281,9 @@ impl Asked {
         let whole = incoming.collect().await.context("in the answer's body")?;
         let grpc_status = whole.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
         let data = whole.to_bytes();
+        // In gRPC's form, what the mesh has to say is in the head.
+        let refused = head.headers.get("grpc-status").map(|status| (status, head.headers.get("grpc-message")));
+        ensure!(refused.is_none(), "the call ended with {refused:?}");
         ensure!(head.status == 200, "{} {:?}", head.status, String::from_utf8_lossy(&data[..data.len().min(200)]));
         let said = format!("{} {} {} {} {:016x}\n", self.id, self.method, self.path, self.data.len(), sum(&self.data));
         let rest = data.strip_prefix(said.as_bytes());
