@@ -161,6 +161,16 @@ impl Seen {
                 same("location", self.header("location").into(), &explained["location"])?;
                 same("status", self.status.into(), &explained["status"])
             }
+            // Beside a backend that nobody is behind, or that is none.
+            "denied" if matches!(self.status, 500 | 503) && used(explained).any(|backend| !backend["unavailable"].is_null()) => {
+                Ok(())
+            }
+            // The first backend's; each has its own.
+            "no-endpoint"
+                if used(explained).any(|backend| self.status == if backend["service"].is_null() { 500 } else { 503 }) =>
+            {
+                Ok(())
+            }
             "denied" => {
                 same("body", self.body.as_str().into(), &"RBAC: access denied".into())?;
                 same("status", self.status.into(), &explained["status"])
@@ -171,9 +181,8 @@ impl Seen {
 
     /// By one of the backends with a weight, at one of its endpoints that may be picked.
     fn is_routed_as(&self, explained: &Value) -> Result<(), String> {
-        let used = list(&explained["explanation"]["backends"]).filter(|backend| backend["weight"] != 0);
         let mut ways = Vec::new();
-        for backend in used {
+        for backend in used(explained) {
             if !backend["unavailable"].is_null() {
                 ways.push(format!("{} unavailable", backend["service"]));
                 if matches!(self.status, 500 | 503) {
@@ -222,6 +231,11 @@ impl Seen {
         }
         Ok(())
     }
+}
+
+/// The backends that get a share of the requests.
+fn used(explained: &Value) -> impl Iterator<Item = &Value> {
+    list(&explained["explanation"]["backends"]).filter(|backend| backend["weight"] != 0)
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
