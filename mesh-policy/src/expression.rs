@@ -36,6 +36,10 @@ use crate::model::Pattern;
 const MAX_SOURCE: usize = 1024;
 /// Nested operators, calls and parentheses.
 const MAX_DEPTH: u16 = 24;
+/// Brackets of all kinds, wherever they stand: what the parser may be made to nest.
+const MAX_BRACKETS: usize = 64;
+/// Bytes of stack for reading an expression: the parser goes as deep as the text has it before it counts.
+const STACK: usize = 32 << 20;
 /// Bytes of an attribute that are looked at, and of a value that results.
 const MAX_VALUE: usize = 4096;
 
@@ -101,9 +105,11 @@ impl Expression {
         if source.len() > MAX_SOURCE {
             return Err(ExpressionError::TooLong { found: source.len() });
         }
-        let parser = ENV.parser().max_recursion_depth(MAX_DEPTH);
-        let mut tree = parser.parse(source).map_err(|error| ExpressionError::Syntax { cause: cause(&error.to_string()) })?;
-        let check::Found { attributes, request_headers, response_headers, unknown, patterns } = check::check(&mut tree)?;
+        if source.bytes().filter(|byte| b"([{".contains(byte)).count() > MAX_BRACKETS {
+            return Err(ExpressionError::TooDeep);
+        }
+        let (tree, found) = with_stack(|| read(source))?;
+        let check::Found { attributes, request_headers, response_headers, unknown, patterns } = found;
         let (source, patterns) = (source.into(), Arc::new(patterns));
         Ok(Self(Arc::new(Compiled { source, tree, request_headers, response_headers, attributes, unknown, patterns })))
     }
@@ -175,6 +181,22 @@ impl Expression {
         context.set_variable_resolver(&variables);
         Value::resolve(tree, &context)
     }
+}
+
+fn read(source: &str) -> Result<(Tree, check::Found), ExpressionError> {
+    let parser = ENV.parser().max_recursion_depth(MAX_DEPTH);
+    let mut tree = parser.parse(source).map_err(|error| ExpressionError::Syntax { cause: cause(&error.to_string()) })?;
+    let found = check::check(&mut tree)?;
+    Ok((tree, found))
+}
+
+/// Reads on a stack of its own. A parser that breaks down refuses the text, and no more.
+fn with_stack<T: Send>(read: impl FnOnce() -> Result<T, ExpressionError> + Send) -> Result<T, ExpressionError> {
+    let failed = |cause: &str| ExpressionError::Syntax { cause: cause.to_owned() };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("expression".into()).stack_size(STACK).spawn_scoped(scope, read);
+        thread.map_err(|error| failed(&error.to_string()))?.join().unwrap_or_else(|_| Err(failed("it can not be read")))
+    })
 }
 
 /// Attributes by their whole names, each looked up when it is asked for.

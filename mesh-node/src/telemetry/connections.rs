@@ -10,27 +10,24 @@ use std::{
     time::Instant,
 };
 
-use mesh_policy::model::{self, Percent};
+use mesh_policy::model::Percent;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::Level;
 
 use super::{
-    AccessForm, Cluster, Path, Span, SpanCounts, SpanSink, access_log,
-    collectors::Collectors,
-    facts::{OfConnection, Told},
+    AccessForm, Cluster, Path, SpanCounts, SpanSink,
+    facts::OfConnection,
     flow::{Direction, Flow, Security, Transport},
+    follow::Followed,
     log_form,
     metrics::{Metrics, TcpCounters},
     path::Paths,
-    plan::{Plan, Sink},
-    request,
-    series::Measured,
+    plan::Plan,
 };
 use crate::{
     copy::Meter,
     reason::{Failure, Reason},
-    state::Store,
 };
 
 /// Locks are held for a map operation only; this many of them keep workers out of each other's way.
@@ -44,21 +41,13 @@ pub struct Telemetry {
     /// Text until it is told.
     access_form: OnceLock<AccessForm>,
     /// Where spans go, where no Telemetry says it.
-    spans: OnceLock<Arc<dyn SpanSink>>,
+    pub(super) spans: OnceLock<Arc<dyn SpanSink>>,
     /// The share of requests that are traced of themselves, where no Telemetry says it.
-    share: OnceLock<Percent>,
+    pub(super) share: OnceLock<Percent>,
     /// What became of all spans.
     pub span_counts: Arc<SpanCounts>,
     /// None: nothing but this process says what is told.
-    followed: OnceLock<Followed>,
-}
-
-/// The configuration that is followed.
-struct Followed {
-    store: Arc<Store>,
-    collectors: Collectors,
-    /// Of the Telemetry objects that paths were made with.
-    plans: Mutex<Vec<(Arc<model::Telemetry>, Direction, Arc<Plan>)>>,
+    pub(super) followed: OnceLock<Followed>,
 }
 
 struct Open {
@@ -96,47 +85,6 @@ impl Telemetry {
         })
     }
 
-    /// Follows what Telemetry objects say, from now on. Exporters of spans run on the current runtime. Counts once.
-    pub fn follow(&self, store: Arc<Store>) {
-        let collectors = Collectors::new(store.clone(), self.span_counts.clone());
-        let _ = self.followed.set(Followed { store, collectors, plans: Mutex::default() });
-    }
-
-    /// The way of requests between two workloads: to be kept for as long as requests go that way.
-    pub fn path(&self, flow: Flow, cluster: Cluster) -> Arc<Path> {
-        let plan = self.plan(&flow);
-        Path::new(flow, cluster, &self.metrics.http, plan)
-    }
-
-    /// What the end that reports is to tell; None: nobody has said anything.
-    fn plan(&self, flow: &Flow) -> Option<Arc<Plan>> {
-        let Followed { store, collectors, plans } = self.followed.get()?;
-        let near = flow.near().workload.as_ref()?;
-        let snapshot = store.load();
-        let near = snapshot.workload(&near.uid).unwrap_or(near);
-        let service = flow.service.as_ref().filter(|_| flow.direction == Direction::Inbound).map(|service| service.key());
-        let telemetry = snapshot.telemetry(near, service.as_ref())?;
-        let mut plans = lock(plans);
-        let known = plans.iter().find(|(of, direction, _)| Arc::ptr_eq(of, telemetry) && *direction == flow.direction);
-        if let Some((_, _, plan)) = known {
-            return Some(plan.clone());
-        }
-        // Nobody else has those that are no longer in force.
-        plans.retain(|(of, _, _)| Arc::strong_count(of) > 1);
-        let half = match flow.direction {
-            Direction::Outbound => &telemetry.client,
-            Direction::Inbound => &telemetry.server,
-        };
-        let plan = Arc::new(Plan::new(half, |collector| collectors.sink(collector)));
-        plans.push((telemetry.clone(), flow.direction, plan.clone()));
-        Some(plan)
-    }
-
-    /// Changes whenever what is to be told may have changed.
-    fn generation(&self) -> u64 {
-        self.followed.get().map_or(0, |followed| followed.store.generation())
-    }
-
     /// How requests are logged; counts once.
     pub fn set_access_form(&self, form: AccessForm) {
         let _ = self.access_form.set(form);
@@ -144,49 +92,6 @@ impl Telemetry {
 
     pub(super) fn access_form(&self) -> AccessForm {
         self.access_form.get().copied().unwrap_or_default()
-    }
-
-    /// Requests are traced from now on, and their spans go to `sink`: those whose sender says so, and their share of those
-    /// whose sender says nothing. Counts once.
-    pub fn export_spans(&self, sink: Arc<dyn SpanSink>) {
-        let _ = self.spans.set(sink);
-    }
-
-    /// The share of requests that are traced of themselves: 1 % if it is never told (Istio's). Counts once.
-    pub fn set_trace_share(&self, share: Percent) {
-        let _ = self.share.set(share);
-    }
-
-    /// None: nothing is traced.
-    pub(super) fn trace_share(&self, plan: Option<&Plan>) -> Option<Percent> {
-        let (sink, share) = plan.map_or((&Sink::Usual, None), |plan| (&plan.sink, plan.share));
-        match sink {
-            Sink::Nowhere => return None,
-            Sink::Usual => drop(self.spans.get()?),
-            Sink::To(_) => {}
-        }
-        Some(share.or_else(|| self.share.get().copied()).unwrap_or_else(|| Percent::of(1.0)))
-    }
-
-    pub(super) fn offer(&self, plan: Option<&Plan>, span: Span) {
-        match plan.map_or(&Sink::Usual, |plan| &plan.sink) {
-            Sink::Nowhere => {}
-            Sink::To(sink) => sink.offer(span),
-            Sink::Usual => {
-                if let Some(sink) = self.spans.get() {
-                    sink.offer(span);
-                }
-            }
-        }
-    }
-
-    /// Logs a request that has ended.
-    pub(super) fn log(&self, open: &request::Open, measured: Measured) {
-        let told = Told { open, measured };
-        let logs = open.path.plan().and_then(|plan| plan.logs.as_deref());
-        if logs.is_none_or(|logs| log_form::write(logs, &told, &told)) {
-            access_log::write(open, measured, self.access_form());
-        }
     }
 
     /// Counts a connection as opened and lists it until the guard ends.

@@ -14,6 +14,7 @@ mod custom;
 mod facts;
 mod flags;
 mod flow;
+mod follow;
 mod log_form;
 mod metrics;
 mod otlp;
@@ -23,6 +24,7 @@ mod request;
 mod series;
 mod span;
 mod tally;
+mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 

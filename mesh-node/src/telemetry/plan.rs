@@ -145,3 +145,6 @@ fn headers(groups: &[Group], logs: &[Log], tags: &BTreeMap<Arc<str>, SpanTag>) -
     let names = |found: BTreeSet<String>| found.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect();
     (names(requests), names(answers))
 }
+
+#[cfg(test)]
+mod tests;

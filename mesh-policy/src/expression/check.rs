@@ -10,6 +10,9 @@ use cel::common::ast::{
 use super::{Attribute, ExpressionError, MAX_DEPTH};
 use crate::model::Pattern;
 
+/// Of a name such as `a.b.c`.
+const MAX_SEGMENTS: usize = 16;
+
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) attributes: BTreeSet<Attribute>,
@@ -33,8 +36,10 @@ impl Found {
             return Err(ExpressionError::TooDeep);
         }
         if let Some(name) = qualified(&tree.expr) {
-            self.name(&name)?;
-            return Ok(());
+            if name.matches('.').count() > MAX_SEGMENTS {
+                return Err(ExpressionError::TooDeep);
+            }
+            return self.name(&name);
         }
         match &mut tree.expr {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Ok(()),

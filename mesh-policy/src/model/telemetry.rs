@@ -254,3 +254,6 @@ impl Telemetry {
         self.client == Half::default() && self.server == Half::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

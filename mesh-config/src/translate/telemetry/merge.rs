@@ -166,12 +166,6 @@ impl Levels<'_> {
         for tracing in all.filter(|tracing| mode.is_meant(tracing.r#match.as_ref())) {
             if let Some(provider) = tracing.providers.first() {
                 to = collector(&provider.name);
-            } else if to == TraceTo::Nowhere
-                && self.providers.default_tracing.is_none()
-                && tracing.disable_span_reporting.is_none()
-            {
-                // `enableTracing: false` is about meshes without Telemetry.
-                to = TraceTo::Usual;
             }
             if let Some(found) = tracing.disable_span_reporting {
                 disabled = found;
