@@ -105,8 +105,13 @@ fn forwarded(explanation: &Explanation, abort: Option<&Abort>) -> Outcome {
     }
     let picked = || used().flat_map(|backend| backend.endpoints.iter().filter(|endpoint| endpoint.tier.is_some()));
     let denied = || picked().filter_map(denial);
+    let failing =
+        used().filter_map(|backend| Some(format!("; {} fail: {}", percent(backend.percent), backend.unavailable.as_ref()?)));
+    let failing: String = failing.collect();
     if let Some(judgement) = denied().next().filter(|_| denied().count() == picked().count()) {
-        return refused(explanation.http, judgement);
+        let mut outcome = refused(explanation.http, judgement);
+        outcome.summary += &failing;
+        return outcome;
     }
     let way = |backend: &Backend| {
         let share = if backend.percent < 100.0 { format!(" ({})", percent(backend.percent)) } else { String::new() };
@@ -119,11 +124,7 @@ fn forwarded(explanation: &Explanation, abort: Option<&Abort>) -> Outcome {
     let ways: Vec<_> = used().filter(|backend| backend.unavailable.is_none()).map(way).collect();
     let begin = if explanation.http { "200-class: routed to" } else { "connected to" };
     let mut summary = format!("{begin} {}", ways.join(", "));
-    for backend in used() {
-        if let Some(why) = &backend.unavailable {
-            summary += &format!("; {} fail: {why}", percent(backend.percent));
-        }
-    }
+    summary += &failing;
     if denied().next().is_some() {
         summary += &format!("; {} of {} endpoints deny it", denied().count(), picked().count());
     }
