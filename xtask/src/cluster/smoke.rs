@@ -56,10 +56,8 @@ fn try_it(root: &Path, cluster: &Cluster, images: &[std::path::PathBuf]) -> Resu
     })?;
     report::step("requests between nodes, by name and by both families", || {
         // The client is on the first node, ratings on the second, and page asks both.
-        for url in ["http://page:9080/", "http://ratings.shop.svc.cluster.local:9080/", "http://[fd96::13]:9080/"] {
-            let text =
-                kubectl.output(&["exec", "--namespace=shop", "client", "--", "shop", "client", "http", url, "--count=20"])?;
-            report::note(format_args!("{url}: {}", text.lines().last().unwrap_or_default()));
+        for url in ["http://page:9080/", "http://ratings.shop.svc.cluster.local:9080/whoami", "http://[fd96::13]:9080/whoami"] {
+            ask(&kubectl, url)?;
         }
         Ok(())
     })?;
@@ -69,6 +67,27 @@ fn try_it(root: &Path, cluster: &Cluster, images: &[std::path::PathBuf]) -> Resu
         kubectl.output(&["logs", "--namespace=shop", "page"])?;
         kubectl.output(&["delete", "pod", "--namespace=shop", "page", "--timeout=60s"]).map(drop)
     })
+}
+
+/// What the shop's client says of one request.
+#[derive(Deserialize)]
+struct Asked {
+    outcome: String,
+    status: Option<u16>,
+    latency_us: Option<u64>,
+}
+
+/// Asks from the client's pod; every request has to be answered well.
+fn ask(kubectl: &Kubectl, url: &str) -> Result<()> {
+    const COUNT: &str = "20";
+    let client = ["exec", "--namespace=shop", "client", "--", "shop", "client", "http", url, "--count", COUNT, "-o", "json"];
+    let text = kubectl.output(&client)?;
+    let asked: Vec<Asked> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(text.clone())?;
+    let good = asked.iter().filter(|asked| asked.outcome == "ok" && asked.status == Some(200)).count();
+    ensure!(good.to_string() == COUNT, "{good} of {COUNT} requests to {url} were answered well:\n{text}");
+    let slowest = asked.iter().filter_map(|asked| asked.latency_us).max().unwrap_or_default();
+    report::note(format_args!("{url}: {good} answers, the slowest after {slowest} µs"));
+    Ok(())
 }
 
 /// The shop's manifests as objects, each container with our image.
