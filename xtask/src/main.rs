@@ -9,6 +9,7 @@ mod ebpf;
 mod fuzz;
 mod image;
 mod kernels;
+mod kind;
 mod lab;
 mod report;
 mod task;
@@ -38,6 +39,7 @@ enum Command {
     Demo(demo::Arguments),
     Fuzz(fuzz::Arguments),
     Image(image::Arguments),
+    Kind(kind::Arguments),
     Lab(lab::Arguments),
     Task(task::Arguments),
     Test(test::Arguments),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
+        Command::Kind(arguments) => kind::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Task(arguments) => task::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),

@@ -12,6 +12,7 @@ use crate::{codegen, ebpf, fuzz, kernels, report, tidy, tools, workspace};
 /// The tests load eBPF programs and make network namespaces: they need root, and a missing privilege is a failure, never
 /// a skipped test. Tools that are missing are fetched into the cache.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Arguments {
     /// Only the kernel object and the tests: no lints, licences, spelling or generated files
     #[arg(long)]
@@ -22,6 +23,9 @@ pub(crate) struct Arguments {
     /// Also fuzz every parser of foreign bytes for a minute each; CI always does
     #[arg(long)]
     fuzz: bool,
+    /// Also bring up a real Kubernetes and try it; its programs take a quarter of an hour to build at the first time
+    #[arg(long)]
+    k8s: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
     #[arg(last = true, value_name = "NEXTEST ARGUMENTS")]
     nextest: Vec<OsString>,
@@ -45,6 +49,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.fuzz || (ci() && !arguments.quick) {
         report::step("fuzzing", || fuzz::check(&root))?;
+    }
+    if arguments.k8s {
+        // A process of its own: it watches for Ctrl-C in its own way.
+        report::step("kubernetes", || workspace::run(Command::new(env::current_exe()?).args(["cluster", "smoke"])))?;
     }
     // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
     report::step("programs", || programs(&root))?;
