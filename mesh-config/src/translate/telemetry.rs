@@ -85,7 +85,7 @@ pub(super) fn telemetry(surroundings: &Surroundings<'_>, report: &mut Report) ->
 /// Labels by which nodes must know workloads.
 pub(super) fn labels(made: &BTreeMap<TelemetryKey, model::Telemetry>) -> impl Iterator<Item = &Arc<str>> {
     made.values()
-        .flat_map(|telemetry| match &telemetry.applies {
+        .filter_map(|telemetry| match &telemetry.applies {
             Applies::Labelled(labels) => Some(labels.keys()),
             Applies::All | Applies::Services(_) => None,
         })

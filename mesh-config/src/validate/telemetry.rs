@@ -56,10 +56,10 @@ pub(super) fn mesh_config(config: &MeshConfig) -> Option<Problem> {
         }
         provider(&at, found, out);
     }
-    if let Some(format) = config.access_log_format.as_deref().filter(|format| !format.is_empty()) {
-        if let Err(cause) = mesh_log_format(config, format) {
-            out.push(Problem::new("accessLogFormat", Cause::Type { message: cause }));
-        }
+    if let Some(format) = config.access_log_format.as_deref().filter(|format| !format.is_empty())
+        && let Err(message) = mesh_log_format(config, format)
+    {
+        out.push(Problem::new("accessLogFormat", Cause::Type { message }));
     }
     if let Some(tracing) = &config.default_config.tracing {
         percentage("defaultConfig.tracing.sampling", tracing.sampling, out);

@@ -65,7 +65,7 @@ pub struct Sample {
 pub type Samples = Vec<Sample>;
 
 /// Reads them all.
-pub type ReadSamples = Box<dyn Fn() -> Samples + Send + Sync>;
+pub(super) type ReadSamples = Box<dyn Fn() -> Samples + Send + Sync>;
 
 /// Shows what is kept for each pod.
 #[derive(Default)]

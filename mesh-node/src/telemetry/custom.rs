@@ -219,8 +219,8 @@ mod tests {
     }
 
     fn group(tags: &[(&str, Option<&str>)]) -> Group {
-        let tag = |source: &Option<&str>| source.map_or(Tag::Remove, |source| Tag::Set(Expression::new(source).unwrap()));
-        let tags = tags.iter().map(|(name, source)| ((*name).into(), tag(source))).collect();
+        let tag = |source: Option<&str>| source.map_or(Tag::Remove, |source| Tag::Set(Expression::new(source).unwrap()));
+        let tags = tags.iter().map(|(name, source)| ((*name).into(), tag(*source))).collect();
         Group { metrics: MetricSet::NONE.with(Metric::RequestCount), tags }
     }
 

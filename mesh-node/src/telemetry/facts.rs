@@ -45,6 +45,7 @@ impl<'a> OfConnection<'a> {
 /// What is known of all requests of a path.
 pub(super) struct OfPath<'a>(pub(super) &'a Path);
 
+#[allow(clippy::unnecessary_wraps, reason = "as the other kinds of facts, which may be missing")]
 fn text(value: impl Into<String>) -> Option<Fact<'static>> {
     Some(Fact::Text(Cow::Owned(value.into())))
 }
@@ -53,6 +54,7 @@ fn borrowed(value: &str) -> Option<Fact<'_>> {
     (!value.is_empty()).then_some(Fact::Text(Cow::Borrowed(value)))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the other kinds of facts, which may be missing")]
 fn number(value: impl TryInto<i64>) -> Option<Fact<'static>> {
     Some(Fact::Number(value.try_into().unwrap_or(i64::MAX)))
 }

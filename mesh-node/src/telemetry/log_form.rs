@@ -110,6 +110,11 @@ pub(super) fn object<'a>(labels: impl Iterator<Item = (&'a str, &'a LogLine)>, e
     Value::Object(out)
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    reason = "what is given is made for this, as are other values"
+)]
 fn owned<'a>(value: impl ToString) -> Option<Shown<'a>> {
     Some(Shown::Text(value.to_string().into()))
 }

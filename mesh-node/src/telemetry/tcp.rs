@@ -14,6 +14,7 @@ use super::{
 pub(super) type Label = Arc<str>;
 
 /// Labels of TCP metrics: Istio's, or what a Telemetry has made of them.
+#[allow(clippy::large_enum_variant, reason = "the small one is the rare one")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum TcpSet {
     Usual(TcpLabels),

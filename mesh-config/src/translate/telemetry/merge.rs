@@ -48,7 +48,7 @@ impl Levels<'_> {
     fn metrics(&self, mode: Mode) -> MetricSettings {
         let all = || self.specs.iter().flat_map(|spec| &spec.metrics);
         let defaults: Vec<&str> = self.providers.default_metrics.iter().map(String::as_str).collect();
-        let named = all().map(|metrics| names(&metrics.providers)).filter(|names| !names.is_empty()).last();
+        let named = all().map(|metrics| names(&metrics.providers)).rfind(|names| !names.is_empty());
         let is_prometheus = |name: &&str| self.providers.get(name) == Some(&Provider::Prometheus);
         let in_scope: BTreeSet<&str> = named.unwrap_or_else(|| defaults.clone()).into_iter().collect();
         if !in_scope.iter().any(is_prometheus) {
@@ -89,7 +89,7 @@ impl Levels<'_> {
         let all = || self.specs.iter().flat_map(|spec| &spec.access_logging);
         let of_mesh = || match &self.providers.default_logs {
             None => self.providers.logs.clone(),
-            Some(names) => self.as_logs(names.iter().map(|name| (name.as_str(), None)).collect()),
+            Some(names) => self.as_logs(&names.iter().map(|name| (name.as_str(), None)).collect()),
         };
         if all().next().is_none() {
             return of_mesh();
@@ -100,11 +100,11 @@ impl Levels<'_> {
             (None, Logs::Usual) => vec!["envoy"],
             (None, Logs::As(logs)) => logs.iter().map(|log| &*log.provider).collect(),
         };
-        let per_level = self.specs.iter().map(|spec| -> BTreeSet<&str> {
+        let mut per_level = self.specs.iter().map(|spec| -> BTreeSet<&str> {
             let meant = spec.access_logging.iter().filter(|logging| mode.is_meant(logging.r#match.as_ref()));
             meant.flat_map(|logging| &logging.providers).map(|provider| provider.name.as_str()).collect()
         });
-        let in_scope = per_level.filter(|names| !names.is_empty()).last();
+        let in_scope = per_level.rfind(|names| !names.is_empty());
         let in_scope = in_scope.unwrap_or_else(|| defaults.iter().copied().collect());
         let mut served: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         // What the mesh logs anyway goes on where only one half is spoken of.
@@ -128,10 +128,10 @@ impl Levels<'_> {
                 }
             }
         }
-        self.as_logs(served)
+        self.as_logs(&served)
     }
 
-    fn as_logs(&self, served: BTreeMap<&str, Option<&str>>) -> Logs {
+    fn as_logs(&self, served: &BTreeMap<&str, Option<&str>>) -> Logs {
         let usual = |name: &&str| {
             let of_mesh = matches!((*name, &self.providers.logs), ("mesh", Logs::As(_)));
             of_mesh || self.providers.get(name).is_some_and(|found| !matches!(found, Provider::Prometheus | Provider::Traces(_)))

@@ -209,10 +209,9 @@ fn file_log(at: &str, log: &FileAccessLog, out: &mut Vec<Message>) -> LogForm {
         out.push(message(Code::NotHonoured, &format!("{at}.omitEmptyValues"), text));
     }
     let form = match log_format {
-        None => LogForm::Usual,
         Some(LogFormat { text: Some(text), .. }) if !text.is_empty() => line(text).map_or(LogForm::Usual, LogForm::Text),
         Some(LogFormat { labels: Some(labels), .. }) => json(labels),
-        Some(_) => LogForm::Usual,
+        Some(_) | None => LogForm::Usual,
     };
     for operator in unknown_operators(&form) {
         let text = format!("%{operator}% is not known here and written `-`");

@@ -40,10 +40,13 @@ fn expression(source: &str) -> Expression {
     Expression::new(source).expect(source)
 }
 
-fn overridden(changes: &[(Metric, bool, &[(&str, Option<&str>)])]) -> Half {
-    let tag = |source: &Option<&str>| source.map_or(Tag::Remove, |source| Tag::Set(expression(source)));
-    let change = |(metric, disabled, tags): &(Metric, bool, &[(&str, Option<&str>)])| {
-        let tags = tags.iter().map(|(name, source)| (Arc::from(*name), tag(source))).collect();
+/// A metric, whether it is off, and its labels: a value, or none to take it away.
+type Change<'a> = (Metric, bool, &'a [(&'a str, Option<&'a str>)]);
+
+fn overridden(changes: &[Change<'_>]) -> Half {
+    let tag = |source: Option<&str>| source.map_or(Tag::Remove, |source| Tag::Set(expression(source)));
+    let change = |(metric, disabled, tags): &Change<'_>| {
+        let tags = tags.iter().map(|(name, source)| (Arc::from(*name), tag(*source))).collect();
         (*metric, MetricOverride { disabled: *disabled, tags })
     };
     let overrides = changes.iter().map(change).collect();
