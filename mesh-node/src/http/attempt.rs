@@ -185,6 +185,7 @@ impl Attempts<'_> {
         loop {
             let begun = Instant::now();
             let (kind, unsent) = match lease.send(request).await {
+                Ok(response) if convert::is_unasked_switch(&response, self.upgrade) => return Err(ExchangeError::UnaskedSwitch),
                 Ok(response) => {
                     let (took, address) = (begun.elapsed(), place.address);
                     return Ok(Answer { response, lease, in_flight, permit: None, took, address, inbound: None });
@@ -341,6 +342,7 @@ fn seen(result: &Result<Answer, ExchangeError>) -> Option<Seen> {
         }
         Err(ExchangeError::Connect(failure)) => seen_of(failure.reason),
         Err(ExchangeError::Send(error)) => (error.kind != SendErrorKind::RequestBody).then_some(Seen::ConnectFailed),
+        Err(ExchangeError::UnaskedSwitch) => Some(Seen::ConnectFailed),
         Err(ExchangeError::PerTryTimeout(_)) => Some(Seen::TimedOut),
         Err(_) => None,
     }

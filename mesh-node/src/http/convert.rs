@@ -42,6 +42,11 @@ pub(super) fn arrived(fields: &mut HeaderMap) {
     fields.remove(EXPECT);
 }
 
+/// Whether a server goes on with a protocol that nobody has asked for (RFC 9110 §15.2.2): what follows is no HTTP.
+pub(super) fn is_unasked_switch(response: &Response<Incoming>, upgrade: Option<&Upgrade>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrade.is_some_and(|upgrade| upgrade.to.is_some())
+}
+
 /// The answer to a request of this method, without what is meant for the connection that it came by.
 pub(super) fn answered(method: &Method, response: Response<Incoming>) -> (response::Parts, Body) {
     let (mut head, body) = response.into_parts();

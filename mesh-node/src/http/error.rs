@@ -43,6 +43,8 @@ pub(super) enum ExchangeError {
     Connect(Failure),
     #[error("{0}")]
     Send(SendError),
+    #[error("the server goes on with a protocol that nobody asked for")]
+    UnaskedSwitch,
     #[error("no answer in {0:?}")]
     Timeout(Duration),
     #[error("no answer to one try in {0:?}")]
@@ -109,6 +111,7 @@ impl ExchangeError {
                 },
                 None,
             ),
+            Self::UnaskedSwitch => LocalReply::reset(Reset::Protocol, None),
             Self::Timeout(_) => LocalReply::timeout(),
             Self::PerTryTimeout(_) => LocalReply::per_try_timeout(),
             Self::Slow(_) => LocalReply::slow(),
@@ -131,6 +134,7 @@ impl ExchangeError {
                 SendErrorKind::Protocol => Reason::UpstreamProtocol,
                 SendErrorKind::RequestBody => Reason::RequestBroken,
             },
+            Self::UnaskedSwitch => Reason::UpstreamProtocol,
             Self::Timeout(_) | Self::PerTryTimeout(_) => Reason::RequestTimeout,
             Self::Slow(_) => Reason::RequestSlow,
             Self::Answered(_) => return None,

@@ -19,7 +19,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-pub use self::pulse::{Answering, Pulse};
+pub(super) use self::pulse::Pulse;
 use super::heads::{self, Frames, Heads};
 use crate::{
     balance::Permit,

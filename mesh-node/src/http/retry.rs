@@ -63,7 +63,7 @@ fn holds(condition: RetryCondition, outcome: &Outcome<'_>, statuses: &[u16], mar
 /// The endpoint did not answer. A refusal by policy is an answer, and a broken request no endpoint's fault.
 fn is_no_answer(error: &ExchangeError) -> bool {
     match error {
-        ExchangeError::Connect(_) | ExchangeError::PerTryTimeout(_) => true,
+        ExchangeError::Connect(_) | ExchangeError::PerTryTimeout(_) | ExchangeError::UnaskedSwitch => true,
         ExchangeError::Send(error) => error.kind != SendErrorKind::RequestBody,
         ExchangeError::BadRequest(_)
         | ExchangeError::NoRoute

@@ -141,6 +141,7 @@ impl Server {
         loop {
             let reused = lease.is_reused();
             match lease.send(request).await {
+                Ok(response) if convert::is_unasked_switch(&response, upgrade) => return Err(ExchangeError::UnaskedSwitch),
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => match error.unsent {
                     Some(unsent) if reused => request = *unsent,

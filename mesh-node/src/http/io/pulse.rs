@@ -21,7 +21,7 @@ pub struct Pulse {
 }
 
 /// HTTP/1 answers a request as long as this lives.
-pub struct Answering(Arc<Pulse>);
+pub(in crate::http) struct Answering(Arc<Pulse>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
@@ -56,7 +56,7 @@ impl Pulse {
     }
 
     /// A head of HTTP/1 is whole.
-    pub fn answering(self: &Arc<Self>) -> Answering {
+    pub(in crate::http) fn answering(self: &Arc<Self>) -> Answering {
         self.waits_for_head(false);
         self.answering.store(true, Relaxed);
         Answering(self.clone())

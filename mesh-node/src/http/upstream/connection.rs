@@ -105,7 +105,11 @@ impl Connection {
         match version {
             Version::Http1 => {
                 let mut builder = http1::Builder::new();
-                builder.max_buf_size(settings.http1_buffer).max_headers(settings.http1_fields);
+                builder
+                    .max_buf_size(settings.http1_buffer)
+                    .max_headers(settings.http1_fields)
+                    // Old servers fold lines; they are unfolded for the client (RFC 9112 §5.2).
+                    .allow_obsolete_multiline_headers_in_responses(true);
                 let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
                 tasks.spawn(async move {
                     tokio::select! {

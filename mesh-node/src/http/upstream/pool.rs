@@ -67,9 +67,14 @@ pub struct Terms {
 
 impl Terms {
     fn allow(&self, usage: &Usage, served: u32) -> bool {
-        self.requests.is_none_or(|most| served < most) && self.age.is_none_or(|most| usage.begun.elapsed() < most)
+        // Whatever its age, a new connection is good for the request that it was made for.
+        let young = self.age.is_none_or(|most| served == 0 || usage.begun.elapsed() < most);
+        young && self.requests.is_none_or(|most| served < most)
     }
 }
+
+/// So many HTTP/2 connections are made for one request before it is given up.
+const MOST_MADE: usize = 8;
 
 /// See the module.
 pub struct Pool<K> {
@@ -120,13 +125,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     }
 
     /// A connection for one request, made with `connect` if there is none.
-    pub async fn lease<F>(
-        &self,
-        key: &K,
-        version: Version,
-        terms: Terms,
-        connect: impl FnOnce() -> F,
-    ) -> Result<Lease<K>, Failure>
+    pub async fn lease<F>(&self, key: &K, version: Version, terms: Terms, connect: impl Fn() -> F) -> Result<Lease<K>, Failure>
     where
         F: Future<Output = Result<Io, Failure>> + Send + 'static,
     {
@@ -168,19 +167,21 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         drop(closed);
     }
 
-    async fn lease_http2<F>(&self, key: &K, terms: Terms, connect: impl FnOnce() -> F) -> Result<Lease<K>, Failure>
+    async fn lease_http2<F>(&self, key: &K, terms: Terms, connect: impl Fn() -> F) -> Result<Lease<K>, Failure>
     where
         F: Future<Output = Result<Io, Failure>> + Send + 'static,
     {
-        let mut connect = Some(connect);
+        let mut made = 0;
         loop {
             let mut opening = match self.shared.share(key, self.streams(terms), terms) {
                 Shareable::Connection(there) => return Ok(self.leased(key, Version::Http2, there, terms)),
                 Shareable::Opening(opening) => opening,
                 Shareable::None => {
-                    let Some(connect) = connect.take() else {
+                    // Those who waited for a connection too may have taken all that it has to give.
+                    if made >= MOST_MADE {
                         return Err(Failure::new(Reason::ConnectFailed, "the server takes no requests on new connections"));
-                    };
+                    }
+                    made += 1;
                     self.open_http2(key, terms, connect())
                 }
             };

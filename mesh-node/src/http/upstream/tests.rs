@@ -54,8 +54,8 @@ impl Server {
     async fn ask(&self, pool: &Pool<&'static str>, version: Version) -> (StatusCode, String) {
         let mut lease = self.lease(pool, version).await.expect("a connection");
         let response = lease.send(request(version)).await.expect("an answer");
-        let status = response.status();
-        let body = Body::received(response.into_body(), http::Version::HTTP_11).holding(lease).collect().await.expect("a body");
+        let (status, version) = (response.status(), response.version());
+        let body = Body::received(response.into_body(), version).holding(lease).collect().await.expect("a body");
         (status, String::from_utf8(body.to_bytes().to_vec()).expect("text"))
     }
 }
@@ -158,7 +158,8 @@ async fn terms_bound_what_a_connection_is_used_for() {
             for _ in 0..4 {
                 let mut lease = ask(&server, &pool, version, terms).await;
                 let answer = lease.send(request(version)).await.expect("an answer");
-                Body::received(answer.into_body(), http::Version::HTTP_2).holding(lease).collect().await.expect("a body");
+                let version = answer.version();
+                Body::received(answer.into_body(), version).holding(lease).collect().await.expect("a body");
             }
             assert_eq!(server.connected(), connections, "{version:?} {terms:?}");
         }
@@ -176,6 +177,21 @@ async fn those_who_wait_for_an_http2_connection_share_it() {
     let (server, pool) = (hyper_server(Version::Http2).await, pool());
     let (a, b) = tokio::join!(server.ask(&pool, Version::Http2), server.ask(&pool, Version::Http2));
     assert_eq!((a.0, b.0, server.connected()), (StatusCode::OK, StatusCode::OK, 1));
+}
+
+/// Each may be used once, and those who wait for the first one are more.
+#[tokio::test]
+async fn those_who_wait_in_vain_get_a_connection_of_their_own() {
+    let (server, pool) = (hyper_server(Version::Http2).await, pool());
+    let once = Terms { requests: Some(1), ..Terms::default() };
+    let ask = async || {
+        let connect = || Server::connect(server.address, server.connected.clone());
+        let mut lease = pool.lease(&"a", Version::Http2, once, connect).await.expect("a connection");
+        lease.send(request(Version::Http2)).await.expect("an answer").status()
+    };
+    let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+    assert_eq!([a, b, c, d], [StatusCode::OK; 4]);
+    assert_eq!(server.connected(), 4);
 }
 
 #[tokio::test]
