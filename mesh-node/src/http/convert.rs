@@ -44,7 +44,7 @@ pub(super) fn arrived(fields: &mut HeaderMap) {
 
 /// Whether a server goes on with a protocol that nobody has asked for (RFC 9110 §15.2.2): what follows is no HTTP.
 pub(super) fn is_unasked_switch(response: &Response<Incoming>, upgrade: Option<&Upgrade>) -> bool {
-    response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrade.is_some_and(|upgrade| upgrade.to.is_some())
+    response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none_or(|upgrade| upgrade.to.is_none())
 }
 
 /// The answer to a request of this method, without what is meant for the connection that it came by.
