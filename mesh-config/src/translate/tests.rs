@@ -154,7 +154,14 @@ fn print(translation: &Translation) -> String {
         let Telemetry { key, order, applies, origins, client, server } = &**told;
         writeln!(line, "\ntelemetry {key} #{order} {applies:?} by {}", origins.join(", ")).unwrap();
         for (name, half) in [("client", client), ("server", server)] {
-            writeln!(line, "  {name} metrics {}\n    logs {}\n    tracing {}", said(&half.metrics), said(&half.logs), said(&half.tracing)).unwrap();
+            writeln!(
+                line,
+                "  {name} metrics {}\n    logs {}\n    tracing {}",
+                said(&half.metrics),
+                said(&half.logs),
+                said(&half.tracing)
+            )
+            .unwrap();
         }
     }
     for (key, Conditions { own, parents }) in conditions {

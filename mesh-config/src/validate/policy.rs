@@ -37,11 +37,7 @@ pub(super) fn authorization(spec: &AuthorizationPolicySpec) -> Vec<Problem> {
 }
 
 /// What an object is for: labels, or targets of its own namespace.
-pub(super) fn attachment(
-    labels: Option<&WorkloadSelector>,
-    single: Option<&TargetRef>,
-    several: &[TargetRef],
-) -> Vec<Problem> {
+pub(super) fn attachment(labels: Option<&WorkloadSelector>, single: Option<&TargetRef>, several: &[TargetRef]) -> Vec<Problem> {
     let mut problems = selector(labels);
     let targets = [single.is_some(), !several.is_empty()];
     if labels.is_some() && targets.contains(&true) {

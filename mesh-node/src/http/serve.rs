@@ -118,19 +118,19 @@ pub async fn serve(
         let exchange = answers.clone();
         // Of HTTP/2's heads its frames tell.
         let answering = (version == Version::Http1).then(|| of.answering());
-        async move {
+        // Hyper keeps room for one exchange in every connection, for as long as it stands; boxed, that is a pointer.
+        Box::pin(async move {
             let response = exchange.exchange(request).await;
             Ok::<_, Infallible>(match answering {
                 Some(answering) => response.map(|body| body.holding(answering)),
                 None => response,
             })
-        }
+        })
     });
     let io = TokioIo::new(io);
     let ended = match version {
         Version::Http1 => {
-            let connection = http1_builder(limits).serve_connection(io, service).with_upgrades();
-            let mut connection = pin!(connection);
+            let mut connection = pin!(http1_builder(limits).serve_connection(io, service).with_upgrades());
             tokio::select! {
                 biased;
                 ended = &mut connection => ended,
@@ -153,7 +153,8 @@ pub async fn serve(
             }
         }
         Version::Http2 => {
-            let mut connection = pin!(http2_builder(limits, cost).serve_connection(io, service));
+            // Boxed, so that HTTP/1 need not keep room for it.
+            let mut connection = Box::pin(http2_builder(limits, cost).serve_connection(io, service));
             tokio::select! {
                 biased;
                 ended = &mut connection => ended,

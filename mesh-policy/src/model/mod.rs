@@ -37,8 +37,8 @@ pub use service::{
 };
 pub use snapshot::{Endpoint, Model, Snapshot};
 pub use telemetry::{
-    AccessLog, Applies, Collector, Half, LogForm, LogLine, LogPiece, Logs, Metric, MetricOverride, MetricSettings, Operator, SpanTag,
-    Tag, Telemetry, TelemetryKey, TraceTo, Tracing, Variable,
+    AccessLog, Applies, Collector, Half, LogForm, LogLine, LogPiece, Logs, Metric, MetricOverride, MetricSettings, Operator,
+    SpanTag, Tag, Telemetry, TelemetryKey, TraceTo, Tracing, Variable,
 };
 pub use text::{Pattern, PatternError, TextMatch};
 pub use traffic::{

@@ -19,9 +19,10 @@ fn what_a_telemetry_is_for() {
 fn metrics() {
     check("{metrics: [{overrides: [{match: {metric: ALL_METRICS, mode: CLIENT}, disabled: true}]}]}", &[]);
     check("{metrics: [{overrides: [{match: {metric: NOTHING}}]}]}", &["spec.metrics[0].overrides[0].match.metric"]);
-    check("{metrics: [{overrides: [{match: {metric: REQUEST_COUNT, customMetric: a}}]}]}", &[
-        "spec.metrics[0].overrides[0].match.metric",
-    ]);
+    check(
+        "{metrics: [{overrides: [{match: {metric: REQUEST_COUNT, customMetric: a}}]}]}",
+        &["spec.metrics[0].overrides[0].match.metric"],
+    );
     check("{metrics: [{providers: [{}]}]}", &["spec.metrics[0].providers[0].name"]);
     check("{metrics: [{overrides: [{tagOverrides: {a: {value: request.host}, b: {operation: REMOVE}}}]}]}", &[]);
     for (tag, field) in [

@@ -240,3 +240,14 @@ async fn a_head_of_http2_that_does_not_end_is_not_waited_for() {
     let _ = timeout(PATIENCE, scene.served).await.expect("served to its end").expect("no panic");
     assert_eq!(*echo.refused.lock().expect("no panic"), [Reason::RequestSlow]);
 }
+
+/// Ten thousand of them wait for a request: what they hold meanwhile counts.
+#[tokio::test]
+async fn a_connection_is_small() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
+    let (drain, limits) = (watch::Sender::new(false), Limits::default());
+    let serving = serve(Io::downstream(client), Arc::new(Echo::default()), &limits, Arc::default(), drain.subscribe());
+    let size = size_of_val(&serving);
+    assert!(size <= 3 << 10, "{size} bytes");
+}
