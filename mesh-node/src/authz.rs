@@ -6,7 +6,7 @@ use mesh_policy::authz::{DenyReason, Outcome};
 
 use crate::reason::{Failure, Reason};
 
-pub use watch::watch;
+pub use watch::{catch_up, watch};
 
 /// The failure that an outcome amounts to, if it denies.
 pub fn denied(outcome: &Outcome) -> Option<Failure> {

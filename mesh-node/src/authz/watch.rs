@@ -11,7 +11,7 @@ use tracing::info;
 use super::denied;
 use crate::{
     state::Store,
-    telemetry::{Direction, Flow, Telemetry},
+    telemetry::{Direction, Flow, Telemetry, Tracked},
 };
 
 /// Judges every inbound connection anew on each snapshot, for ever.
@@ -28,6 +28,15 @@ pub async fn watch(store: Arc<Store>, telemetry: Arc<Telemetry>) {
     }
 }
 
+/// Judges a connection that has just been listed once more: between its judgement and its listing a policy may have come, and
+/// [`watch`] may have gone by.
+pub fn catch_up(store: &Store, connection: &Tracked) {
+    if let Some(failure) = judge(&store.load(), connection.flow()) {
+        info!(source = %connection.flow().source_address, %failure, "a policy change overtook a connection and closes it");
+        connection.revoke();
+    }
+}
+
 /// The destination's half is judged; the source's half ends with it.
 fn judge(snapshot: &Snapshot, flow: &Flow) -> Option<crate::reason::Failure> {
     let (Direction::Inbound, Some(workload)) = (flow.direction, &flow.destination.workload) else { return None };
@@ -41,4 +50,39 @@ fn judge(snapshot: &Snapshot, flow: &Flow) -> Option<crate::reason::Failure> {
         destination_port: target.port(),
     };
     denied(&authz::decide(snapshot, workload, &connection).outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use mesh_policy::model::{Action, Authorization, Model, PolicyKey, Scope};
+
+    use super::*;
+    use crate::telemetry::testing::{flow, workload};
+
+    /// The destination of [`flow`], and a policy that lets nobody reach it.
+    fn closed() -> Snapshot {
+        let (key, reviews) = (PolicyKey { namespace: "shop".into(), name: "nobody".into() }, workload("reviews"));
+        let policy =
+            Authorization { key: key.clone(), scope: Scope::Namespace, action: Action::Allow, dry_run: false, rules: Vec::new() };
+        let mut model = Model::default();
+        model.workloads.insert(reviews.uid.clone(), reviews);
+        model.policies.insert(key, policy.into());
+        model.snapshot()
+    }
+
+    #[test]
+    fn a_policy_that_overtakes_a_connection_closes_it() {
+        let (store, telemetry) = (Store::new(), Telemetry::new());
+        let early = telemetry.open(flow(Direction::Inbound));
+        catch_up(&store, &early);
+        assert_eq!(early.revoked().now_or_never(), None, "nothing denies it");
+        store.publish(closed());
+        let late = telemetry.open(flow(Direction::Inbound));
+        catch_up(&store, &late);
+        assert_eq!(late.revoked().now_or_never(), Some(()));
+        let source_half = telemetry.open(flow(Direction::Outbound));
+        catch_up(&store, &source_half);
+        assert_eq!(source_half.revoked().now_or_never(), None, "it ends with the other half");
+    }
 }

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::deliver::{Delivered, Deliverer};
 use crate::{
-    authz::denied,
+    authz::{catch_up, denied},
     copy::{self, Meter},
     enrol::{Pod, pod::Counted},
     hbone::{self, ConnectInfo, H2Stream, Handler, Refusal, Spawner, Target},
@@ -136,6 +136,7 @@ impl Inbound {
             Err(failure) => return self.telemetry.refuse(&flow, since, &failure),
         };
         let (tracked, mut client) = (self.telemetry.open(flow), io.upgraded(bytes::Bytes::new()));
+        catch_up(&self.store, &tracked);
         let failure = tokio::select! {
             copied = tokio::io::copy_bidirectional(&mut client, &mut app) => match copied {
                 Ok((sent, received)) => {
@@ -208,7 +209,11 @@ impl Inbound {
         debug!(%peer, %target, waited = ?since.elapsed(), "delivering");
         match self.deliverer.deliver(pod, peer.ip(), target).await {
             Ok(delivered) => {
-                let tracked = if passes { self.telemetry.open_unjudged(flow) } else { self.telemetry.open(flow) };
+                if passes {
+                    return Ok(Accepted::Bytes(delivered, self.telemetry.open_unjudged(flow)));
+                }
+                let tracked = self.telemetry.open(flow);
+                catch_up(&self.store, &tracked);
                 Ok(Accepted::Bytes(delivered, tracked))
             }
             Err(failure) => Err((Box::new(flow), failure)),

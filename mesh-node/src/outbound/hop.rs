@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::{Outbound, carry::Upstream, connection::Wanted};
 use crate::{
-    authz::denied,
+    authz::{catch_up, denied},
     ebpf::Exempt,
     enrol::Pod,
     hbone::{self, Baggage, ConnectRequest, H2Stream, PoolKey},
@@ -96,7 +96,11 @@ impl Outbound {
             return Err((Box::new(flow), failure));
         }
         match self.dialer.dial_app(&wanted.pod.netns, address, Exempt::ProxyToken).await {
-            Ok(stream) => Ok(Upstream::SameNode(stream, (self.telemetry.open(flow), self.telemetry.open(inbound)))),
+            Ok(stream) => {
+                let halves = (self.telemetry.open(flow), self.telemetry.open(inbound));
+                catch_up(&self.store, &halves.1);
+                Ok(Upstream::SameNode(stream, halves))
+            }
             Err(failure) => Err((Box::new(flow), failure)),
         }
     }

@@ -213,6 +213,11 @@ impl Tracked {
         path
     }
 
+    /// As a policy change does it.
+    pub fn revoke(&self) {
+        Revocable(self.open.clone()).revoke();
+    }
+
     /// Completes when a policy change closes the connection.
     pub async fn revoked(&self) {
         self.open.revoke.notified().await;

@@ -66,6 +66,16 @@ fn a_captured_pod_reaches_everything_as_itself() {
         ("unknown addresses", an_unknown_address_is_refused),
         ("the wire", only_tls_between_nodes),
     ];
+    // Pods are up before their containers listen.
+    for (service, endpoints) in [("10.96.0.1:9000", 2), ("10.96.0.2:9000", 1), ("10.96.0.3:9000", 1)] {
+        harness::wait_until("the services' endpoints to be ready", PATIENCE, || {
+            let records = mesh.tcp_many(CLIENT, service, &["-n", "20", "-c", "2"]);
+            let pods: BTreeSet<_> =
+                records.iter().filter(|record| record["outcome"] == "ok").map(|record| seen(record).1).collect();
+            Ok(pods.len() == endpoints)
+        })
+        .unwrap();
+    }
     for (name, check) in checks {
         let begin = Instant::now();
         check(&mesh);

@@ -58,8 +58,14 @@ impl Task {
         let setup = Applied::new(&self.folder.join("setup"), &of_lab.join(format!("{}-setup", self.name)))?;
         // Or the check would fail for want of pods.
         lab.settle(PATIENCE)?;
-        let before = self.first_fault(&id)?;
-        let before = before.with_context(|| format!("task {}: everything holds before its manifests are applied", self.name))?;
+        let mut before = None;
+        // What a task before this one did may take a moment to be gone.
+        let fails = wait_until("the check to fail", PATIENCE, || {
+            before = self.first_fault(&id)?;
+            Ok(before.is_some())
+        });
+        fails.with_context(|| format!("task {}: everything holds before its manifests are applied", self.name))?;
+        let before = before.unwrap_or_default();
         let manifests = Applied::new(&self.folder.join("manifests"), &of_lab.join(&self.name))?;
         let started = Instant::now();
         let mut last = String::new();
