@@ -45,6 +45,10 @@ pub struct Body {
     hook: Option<Hook>,
     /// A frame is the last one, or an error has been told.
     ended: bool,
+    /// Something was asked for before: what goes ahead of the body, its head, has been written.
+    asked: bool,
+    /// Found at the first look, and told at the next.
+    failed: Option<Box<BodyError>>,
 }
 
 enum Source {
@@ -72,7 +76,7 @@ impl Body {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, meter: None, limits: None, hook: None, ended: false }
+        Self { source, meter: None, limits: None, hook: None, ended: false, asked: false, failed: None }
     }
 
     /// Adds what passes to `tallies`; may be called for each half. `content_type` is that of the body's own message: messages
@@ -188,8 +192,20 @@ impl hyper::body::Body for Body {
         if this.ended {
             return Poll::Ready(None);
         }
+        // Told at once, a failure overtakes the head, which hyper has written and not sent yet: the receiver would not learn
+        // that there was an answer.
+        let first = !mem::replace(&mut this.asked, true);
         let polled = loop {
-            let polled = ready!(this.poll_in_time(cx));
+            let polled = match this.failed.take() {
+                Some(failed) => Poll::Ready(Some(Err(*failed))),
+                None => this.poll_in_time(cx),
+            };
+            let polled = ready!(polled);
+            if first && let Some(Err(error)) = polled {
+                this.failed = Some(Box::new(error));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
             if !matches!(&polled, Some(Ok(frame)) if is_empty(frame) && !this.source.is_end_stream()) {
                 break polled;

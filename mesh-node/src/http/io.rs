@@ -164,8 +164,12 @@ impl Io {
 
     fn poll_read_more(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
+            let before = buf.filled().len();
             ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
             self.pulse.beat();
+            if !self.pulse.may_go_on(buf.filled().len() - before) {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
         } else {
             let read = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix[..read]);

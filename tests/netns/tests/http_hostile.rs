@@ -227,7 +227,9 @@ fn malformed_answers(mesh: &Mesh) {
             ("bad-chunk", false, " 200"),
         ] {
             let found = curl(mesh, &[&format!("http://{address}:82/{path}")]);
-            assert_eq!(found, (whole, expected.to_owned()), "{path} of {address}");
+            // Of a body that is none from its first byte, a tunnel's reset may overtake the head.
+            let overtaken = path == "bad-chunk" && found == (true, terminated.to_owned());
+            assert!(overtaken || found == (whole, expected.to_owned()), "{path} of {address}: {found:?}");
             // Whoever asks next gets what it asks for.
             assert_eq!(curl(mesh, &[&format!("http://{address}:82/fine")]), (true, "fine 200".to_owned()), "after {path}");
         }
@@ -237,17 +239,15 @@ fn malformed_answers(mesh: &Mesh) {
     }
 }
 
-/// A server that never ends is left when its client goes.
+/// A server that never ends is left when its client goes, and one that never begins even before.
 fn endless_answers(mesh: &Mesh) {
+    let terminated = "upstream connect error or disconnect/reset before headers. reset reason: connection termination 503";
     for address in SERVERS {
-        for path in ["endless-body", "endless-hints"] {
-            let url = format!("http://{address}:82/{path}");
-            let (whole, _) = curl(mesh, &["--max-time", "1", "--output", "/dev/null", &url]);
-            assert!(!whole);
-        }
-        let url = format!("http://{address}:82/endless");
+        let url = |path: &str| format!("http://{address}:82/{path}");
+        assert!(!curl(mesh, &["--max-time", "1", "--output", "/dev/null", &url("endless-body")]).0);
+        assert_eq!(curl(mesh, &[&url("endless-hints")]), (true, terminated.to_owned()));
         harness::wait_until("the server to be left", PATIENCE, || {
-            let found = curl(mesh, &[&url]);
+            let found = curl(mesh, &[&url("endless")]);
             anyhow::ensure!(found == (true, "0 200".to_owned()), "{found:?}");
             Ok(true)
         })

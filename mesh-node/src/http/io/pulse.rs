@@ -18,7 +18,15 @@ pub struct Pulse {
     head: AtomicU64,
     /// HTTP/1 is answering a request: what comes is its body, or waits.
     answering: AtomicBool,
+    /// Bytes that a server of HTTP/1 has sent since it was asked; [`ANSWERED`]: its answer has begun.
+    interim: AtomicU64,
 }
+
+const ANSWERED: u64 = u64::MAX;
+
+/// So much a server of HTTP/1 may say before its answer: interim answers, and the answer's head. Those who would say them
+/// for ever are not found out otherwise, as nothing of it goes to the client, which may be gone.
+const MOST_INTERIM: u64 = 1024 * 1024;
 
 /// HTTP/1 answers a request as long as this lives.
 pub(in crate::http) struct Answering(Arc<Pulse>);
@@ -36,6 +44,7 @@ impl Pulse {
             last: AtomicU64::new(0),
             head: AtomicU64::new(0),
             answering: AtomicBool::new(false),
+            interim: AtomicU64::new(ANSWERED),
         })
     }
 
@@ -60,6 +69,27 @@ impl Pulse {
         self.waits_for_head(false);
         self.answering.store(true, Relaxed);
         Answering(self.clone())
+    }
+
+    /// A server of HTTP/1 is asked; `answered` is to follow.
+    pub(in crate::http) fn asked(&self) {
+        self.interim.store(0, Relaxed);
+    }
+
+    /// The head of its answer has come.
+    pub(in crate::http) fn answered(&self) {
+        self.interim.store(ANSWERED, Relaxed);
+    }
+
+    /// So many bytes were read. False: there is no answer to be expected among so many.
+    pub(super) fn may_go_on(&self, read: usize) -> bool {
+        let before = self.interim.load(Relaxed);
+        if before == ANSWERED {
+            return true;
+        }
+        let now = before.saturating_add(read as u64);
+        self.interim.store(now, Relaxed);
+        now <= MOST_INTERIM
     }
 
     pub(super) fn is_answering(&self) -> bool {

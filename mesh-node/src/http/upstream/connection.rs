@@ -39,7 +39,7 @@ pub enum Version {
 
 /// A connection that stands. Its task ends it when this is dropped and no request is open.
 pub(super) enum Connection {
-    Http1(http1::SendRequest<Body>),
+    Http1(http1::SendRequest<Body>, Arc<Pulse>),
     Http2(http2::SendRequest<Body>),
 }
 
@@ -101,7 +101,7 @@ impl Connection {
         usage: &Arc<Usage>,
     ) -> Result<Self, hyper::Error> {
         let pulse = io.pulse();
-        let idle = idle(usage.clone(), pulse, settings.idle);
+        let idle = idle(usage.clone(), pulse.clone(), settings.idle);
         match version {
             Version::Http1 => {
                 let mut builder = http1::Builder::new();
@@ -118,7 +118,7 @@ impl Connection {
                         () = idle => {}
                     }
                 });
-                Ok(Self::Http1(sender))
+                Ok(Self::Http1(sender, pulse))
             }
             Version::Http2 => {
                 io.expects_frames();
@@ -154,7 +154,7 @@ impl Connection {
 
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::Http1(sender) => sender.is_closed(),
+            Self::Http1(sender, _) => sender.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
         }
     }
@@ -162,14 +162,19 @@ impl Connection {
     /// Takes a request now.
     pub(super) fn is_ready(&self) -> bool {
         match self {
-            Self::Http1(sender) => sender.is_ready(),
+            Self::Http1(sender, _) => sender.is_ready(),
             Self::Http2(sender) => sender.is_ready(),
         }
     }
 
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let sent = match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http1(sender, pulse) => {
+                pulse.asked();
+                let sent = sender.try_send_request(request).await;
+                pulse.answered();
+                sent
+            }
             Self::Http2(sender) => sender.try_send_request(request).await,
         };
         sent.map_err(SendError::from)

@@ -219,7 +219,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
                     destination.shared.push(Multiplexed { sender, usage, served: 0 });
                     Ok(())
                 }
-                Ok(Connection::Http1(_)) => Err(Reason::Internal.into()),
+                Ok(Connection::Http1(..)) => Err(Reason::Internal.into()),
                 Err(failure) => Err(failure),
             };
             if destination.is_empty() {
