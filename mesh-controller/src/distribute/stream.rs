@@ -103,7 +103,7 @@ impl Stream {
         };
         // States that brought nothing of the type while the answer was awaited are held with it.
         let held = outstanding.completes.max(subscription.clean_at);
-        subscription.acknowledged = held.unwrap_or(subscription.acknowledged);
+        subscription.acknowledged = subscription.acknowledged.max(held.unwrap_or(0));
         match request.error_detail {
             None => {
                 for name in outstanding.names {

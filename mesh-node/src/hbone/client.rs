@@ -144,15 +144,22 @@ impl Tunnel {
         self.reserve().ok_or_else(full)?.open(request).await
     }
 
+    /// Whether it would take one stream more.
+    pub(super) fn has_place(&self) -> bool {
+        let open = self.shared.streams.load(Relaxed);
+        if open >= self.shared.max_streams {
+            return false;
+        }
+        let Some(requests) = self.shared.requests().as_ref().map(SendRequest::current_max_send_streams) else {
+            return false;
+        };
+        // A peer that allows none at all is waited for, not dialled again and again.
+        open < self.shared.max_streams.min(requests).max(1)
+    }
+
     /// Takes a place for one stream; `None` when all are taken or the tunnel takes no new ones.
     pub(super) fn reserve(&self) -> Option<Place> {
-        if self.shared.streams.load(Relaxed) >= self.shared.max_streams {
-            return None;
-        }
-        let requests = self.shared.requests();
-        // A peer that allows none at all is waited for, not dialled again and again.
-        let limit = self.shared.max_streams.min(requests.as_ref()?.current_max_send_streams()).max(1);
-        if self.shared.streams.load(Relaxed) >= limit {
+        if !self.has_place() {
             return None;
         }
         self.shared.streams.fetch_add(1, Relaxed);

@@ -116,7 +116,7 @@ impl Queue {
     /// Closes a tunnel that has had no stream for a while, unless it is the one that the next stream would go into.
     pub(super) fn retire_if_spare(&self, tunnel: &Tunnel, idle: Duration) {
         let state = self.state();
-        let first = state.tunnels.iter().find(|other| other.is_open());
+        let first = state.tunnels.iter().find(|other| other.has_place());
         if first.is_some_and(|first| first.id() != tunnel.id()) {
             tunnel.retire_if_idle(idle);
         }

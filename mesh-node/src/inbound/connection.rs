@@ -97,8 +97,10 @@ impl Inbound {
             Ok(Accepted::Unsure(flow)) => Box::pin(self.unsure(pod, worker, http::Io::downstream(client), *flow, None)).await,
             Ok(Accepted::Bytes(Delivered { stream: mut app, lease }, tracked)) => {
                 let failure = tokio::select! {
-                    result = copy::bidirectional(&mut client, &mut app, &tracked) => result.err().map(|error| broken(&error)),
+                    // First: what is denied already carries nothing.
+                    biased;
                     () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
+                    result = copy::bidirectional(&mut client, &mut app, &tracked) => result.err().map(|error| broken(&error)),
                 };
                 tracked.close(failure.as_ref());
                 drop(lease);
@@ -138,6 +140,9 @@ impl Inbound {
         let (tracked, mut client) = (self.telemetry.open(flow), io.upgraded(bytes::Bytes::new()));
         catch_up(&self.store, &tracked);
         let failure = tokio::select! {
+            // First: what is denied already carries nothing.
+            biased;
+            () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
             copied = tokio::io::copy_bidirectional(&mut client, &mut app) => match copied {
                 Ok((sent, received)) => {
                     copy::end_on_close(&app);
@@ -147,7 +152,6 @@ impl Inbound {
                 }
                 Err(error) => Some(Failure::new(Reason::ServerReset, error.to_string())),
             },
-            () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
         };
         tracked.close(failure.as_ref());
         drop((lease, counted));
@@ -382,8 +386,10 @@ impl Handler for PodHandler {
             }
         };
         let failure = tokio::select! {
-            result = hbone::copy_bidirectional(&mut app, stream, &tracked) => result.err().map(|error| broken(&error)),
+            // First: what is denied already carries nothing.
+            biased;
             () = tracked.revoked() => Some(Reason::PolicyRevoked.into()),
+            result = hbone::copy_bidirectional(&mut app, stream, &tracked) => result.err().map(|error| broken(&error)),
         };
         tracked.close(failure.as_ref());
         drop((lease, counted));

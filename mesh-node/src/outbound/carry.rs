@@ -53,8 +53,10 @@ impl Connected {
             Upstream::SameNode(mut stream, halves) => {
                 let meter = Noticed { activity: &activity, meter: &halves };
                 let failure = tokio::select! {
-                    result = copy::bidirectional(app, &mut stream, &meter) => result.err().map(|error| broken(&error)),
+                    // First: what is denied already carries nothing.
+                    biased;
                     () = halves.1.revoked() => Some(Reason::PolicyRevoked.into()),
+                    result = copy::bidirectional(app, &mut stream, &meter) => result.err().map(|error| broken(&error)),
                     failure = lifetime.is_over(&activity) => Some(failure),
                 };
                 halves.0.close(failure.as_ref());

@@ -87,6 +87,8 @@ impl Outbound {
             destination_ip: address.ip(),
             destination_port: address.port(),
         };
+        // The plan may be older than the policies.
+        let workload = snapshot.workload(&workload.uid).unwrap_or(workload);
         let verdict = authz::decide(&snapshot, workload, &connection);
         self.telemetry.metrics.rehearsed(&verdict, workload);
         drop(snapshot);

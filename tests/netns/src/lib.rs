@@ -11,14 +11,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
 pub mod attacker;
+mod curl;
 mod held;
 pub mod manifest;
 mod mesh;
+mod tally;
 pub mod wire;
 
 pub use crate::{
     held::Held,
     mesh::{Mesh, Options, PATIENCE},
+    tally::Tally,
 };
 
 /// One thing to look at in a mesh that stands, by its name.

@@ -313,11 +313,16 @@ fn registry_only(mesh: &Mesh) {
     assert_eq!(whoami(mesh, CLIENT, "api.example.com").0, "static");
     assert_eq!(whoami(mesh, CLIENT, "bar.example.net").0, "dialled");
     for (name, through) in [("bar.example.net", true), ("www.elsewhere.example", false)] {
-        let before = mesh.taken("wild/dialled");
+        let (before, refused) = (mesh.taken("wild/dialled"), mesh.failures("node-1", "REGISTRY_ONLY"));
         let (resolve, url) = (format!("{name}:443:{DIALLED}"), format!("https://{name}/"));
         let _ = mesh.exec(CLIENT, &["curl", "--silent", "--max-time", "20", "--resolve", &resolve, &url]).unwrap();
-        let expected = before + usize::from(through);
-        wait_until(&format!("the connection for {name}"), PATIENCE, || Ok(mesh.taken("wild/dialled") == expected)).unwrap();
+        if through {
+            wait_until(&format!("the connection for {name}"), PATIENCE, || Ok(mesh.taken("wild/dialled") == before + 1)).unwrap();
+        } else {
+            let told = || Ok(mesh.failures("node-1", "REGISTRY_ONLY") > refused);
+            wait_until(&format!("the refusal of {name}"), PATIENCE, told).unwrap();
+            assert_eq!(mesh.taken("wild/dialled"), before, "{name}");
+        }
     }
     // Neither an entry's port, nor an entry's name.
     assert_eq!(mesh.outcome(CLIENT, format!("{DIALLED}:22")), "reset");

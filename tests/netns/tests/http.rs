@@ -44,7 +44,7 @@ fn requests_are_told_apart() {
     let mesh = Mesh::up(&documents());
     for (_, address) in SERVERS {
         let url = format!("http://{address}/");
-        harness::wait_until("the servers to be known", PATIENCE, || Ok(status(&mesh, &[&url]) == "200")).unwrap();
+        harness::wait_until("the servers to be known", PATIENCE, || Ok(mesh.status_of(CLIENT, &[&url]) == "200")).unwrap();
     }
     for check in [answers, bodies, versions, trailers, upgrades, failures, policies, counted, undeclared, routes, outliers] {
         check(&mesh);
@@ -52,32 +52,12 @@ fn requests_are_told_apart() {
     mesh.down();
 }
 
-/// What curl prints, with a status that is not zero as the caller wants it.
-fn curl(mesh: &Mesh, words: &[&str]) -> (bool, String) {
-    let mut argv = vec!["curl", "--silent", "--show-error", "--max-time", "20"];
-    argv.extend(words);
-    let output = mesh.exec(CLIENT, &argv).unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.success(), text)
-}
-
-fn fetched(mesh: &Mesh, words: &[&str]) -> String {
-    let (done, text) = curl(mesh, words);
-    assert!(done, "{words:?}: {text}");
-    text
-}
-
-fn status(mesh: &Mesh, words: &[&str]) -> String {
-    let all: Vec<&str> = ["--output", "/dev/null", "--write-out", "%{http_code}"].iter().chain(words).copied().collect();
-    fetched(mesh, &all)
-}
-
 /// The path is normalized, the application learns who asks, forged words are taken away, one connection serves many.
 fn answers(mesh: &Mesh) {
     for (name, address) in SERVERS {
         let url = format!("http://{address}/a/./b/../c?d=1");
         let forged = "x-forwarded-client-cert: URI=spiffe://forged";
-        let text = fetched(mesh, &["-H", forged, "-H", "x-envoy-attempt-count: 7", "-H", "host: Some.Name:80", &url]);
+        let text = mesh.fetched(CLIENT, &["-H", forged, "-H", "x-envoy-attempt-count: 7", "-H", "host: Some.Name:80", &url]);
         let found: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(found["name"], name);
         assert_eq!(found["path"], "/a/c?d=1");
@@ -90,16 +70,16 @@ fn answers(mesh: &Mesh) {
         assert_eq!(fields["x-request-id"].as_str().unwrap().len(), 36);
 
         let url = format!("http://{address}/whoami");
-        let many =
-            fetched(mesh, &["--write-out", "%{num_connects} ", "--output", "/dev/null", &url, "--output", "/dev/null", &url]);
+        let many = mesh
+            .fetched(CLIENT, &["--write-out", "%{num_connects} ", "--output", "/dev/null", &url, "--output", "/dev/null", &url]);
         assert_eq!(many, "1 0 ", "the second request goes over the first one's connection");
         let v6 = format!("http://[fd96::{}]/whoami", if name == "near" { 1 } else { 2 });
-        assert_eq!(status(mesh, &["--globoff", &v6]), "200");
-        assert_eq!(status(mesh, &["--http1.0", &url]), "200");
-        assert_eq!(status(mesh, &["--head", &format!("http://{address}/status/204")]), "204");
+        assert_eq!(mesh.status_of(CLIENT, &["--globoff", &v6]), "200");
+        assert_eq!(mesh.status_of(CLIENT, &["--http1.0", &url]), "200");
+        assert_eq!(mesh.status_of(CLIENT, &["--head", &format!("http://{address}/status/204")]), "204");
         // A pod's own address is that pod.
         let own = format!("http://{}:8080/whoami", mesh.v4(&format!("app/{name}")));
-        assert!(fetched(mesh, &[&own]).contains(&format!("\"name\":\"{name}\"")));
+        assert!(mesh.fetched(CLIENT, &[&own]).contains(&format!("\"name\":\"{name}\"")));
     }
 }
 
@@ -114,7 +94,7 @@ fn bodies(mesh: &Mesh) {
         let output = mesh.exec(CLIENT, &["sh", "-c", &script, &file]).unwrap();
         assert!(output.status.success(), "{address}: {output:?}");
         // Told to wait, curl waits for the word to go on.
-        let text = fetched(mesh, &["-H", "expect: 100-continue", "--data", "hello", &format!("http://{address}/echo")]);
+        let text = mesh.fetched(CLIENT, &["-H", "expect: 100-continue", "--data", "hello", &format!("http://{address}/echo")]);
         assert_eq!(text, "hello");
     }
 }
@@ -124,7 +104,7 @@ fn versions(mesh: &Mesh) {
     for (_, address) in SERVERS {
         for (port, spoken) in [(80, "HTTP/1.1"), (81, "HTTP/2.0")] {
             for client in ["--http1.1", "--http2-prior-knowledge"] {
-                let text = fetched(mesh, &[client, &format!("http://{address}:{port}/whoami?x")]);
+                let text = mesh.fetched(CLIENT, &[client, &format!("http://{address}:{port}/whoami?x")]);
                 let found: Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(found["version"], spoken, "{client} to {address}:{port}");
                 assert_eq!(found["path"], "/whoami?x");
@@ -138,7 +118,7 @@ fn trailers(mesh: &Mesh) {
         for port in [80, 81] {
             for client in ["--http1.1", "--http2-prior-knowledge"] {
                 let url = format!("http://{address}:{port}/trailers");
-                let text = fetched(mesh, &[client, "-H", "te: trailers", "--dump-header", "-", &url]);
+                let text = mesh.fetched(CLIENT, &[client, "-H", "te: trailers", "--dump-header", "-", &url]);
                 assert!(text.contains("one two three"), "{text}");
                 assert!(text.to_lowercase().contains("x-sum: 3"), "{client} to {address}:{port}: {text}");
             }
@@ -204,20 +184,20 @@ print('ok')
 
 fn failures(mesh: &Mesh) {
     for (_, address) in SERVERS {
-        assert_eq!(status(mesh, &[&format!("http://{address}/status/404")]), "404");
-        assert_eq!(status(mesh, &[&format!("http://{address}/status/500")]), "500");
-        let refused = fetched(mesh, &["--write-out", " %{http_code}", &format!("http://{address}:82/")]);
+        assert_eq!(mesh.status_of(CLIENT, &[&format!("http://{address}/status/404")]), "404");
+        assert_eq!(mesh.status_of(CLIENT, &[&format!("http://{address}/status/500")]), "500");
+        let refused = mesh.fetched(CLIENT, &["--write-out", " %{http_code}", &format!("http://{address}:82/")]);
         assert!(refused.starts_with("upstream connect error or disconnect/reset before headers."), "{refused}");
         assert!(refused.ends_with(" 503"), "{refused}");
-        assert_eq!(status(mesh, &["--path-as-is", &format!("http://{address}/a%00b")]), "400");
+        assert_eq!(mesh.status_of(CLIENT, &["--path-as-is", &format!("http://{address}/a%00b")]), "400");
         // What breaks off at the server breaks off at the client.
-        let (whole, text) = curl(mesh, &[&format!("http://{address}/cut")]);
+        let (whole, text) = mesh.curl(CLIENT, &[&format!("http://{address}/cut")]);
         assert!(!whole && text.starts_with("half"), "{text}");
     }
-    let text = fetched(mesh, &["--write-out", " %{http_code}", "http://10.96.0.3/"]);
+    let text = mesh.fetched(CLIENT, &["--write-out", " %{http_code}", "http://10.96.0.3/"]);
     assert_eq!(text, "no healthy upstream 503");
     let grpc = ["-H", "content-type: application/grpc", "--http2-prior-knowledge", "--dump-header", "-", "http://10.96.0.3:81/"];
-    let text = fetched(mesh, &grpc).to_lowercase();
+    let text = mesh.fetched(CLIENT, &grpc).to_lowercase();
     assert!(text.starts_with("http/2 200") && text.contains("grpc-status: 14"), "{text}");
 }
 
@@ -231,26 +211,27 @@ fn policies(mesh: &Mesh) {
         mesh.put("policy.yaml", &policy("app", "no-secrets", Some(name), "DENY", &rule));
         let secret = format!("http://{address}/x/../secret/1");
         harness::wait_until("the policy to deny", PATIENCE, || {
-            Ok(fetched(mesh, &["--path-as-is", "--write-out", " %{http_code}", &secret]) == "RBAC: access denied 403")
+            Ok(mesh.fetched(CLIENT, &["--path-as-is", "--write-out", " %{http_code}", &secret]) == "RBAC: access denied 403")
         })
         .unwrap();
-        assert_eq!(status(mesh, &[&format!("http://{address}/open")]), "200");
-        assert_eq!(status(mesh, &["--request", "PUT", &secret]), "200", "another method");
-        let text = fetched(
-            mesh,
-            &[
-                "--http2-prior-knowledge",
-                "-H",
-                "content-type: application/grpc",
-                "--dump-header",
-                "-",
-                &format!("http://{address}:81/secret"),
-            ],
-        )
-        .to_lowercase();
+        assert_eq!(mesh.status_of(CLIENT, &[&format!("http://{address}/open")]), "200");
+        assert_eq!(mesh.status_of(CLIENT, &["--request", "PUT", &secret]), "200", "another method");
+        let text = mesh
+            .fetched(
+                CLIENT,
+                &[
+                    "--http2-prior-knowledge",
+                    "-H",
+                    "content-type: application/grpc",
+                    "--dump-header",
+                    "-",
+                    &format!("http://{address}:81/secret"),
+                ],
+            )
+            .to_lowercase();
         assert!(text.starts_with("http/2 200") && text.contains("grpc-status: 7"), "{text}");
         mesh.take_away("policy.yaml");
-        harness::wait_until("the policy to be gone", PATIENCE, || Ok(status(mesh, &[&secret]) == "200")).unwrap();
+        harness::wait_until("the policy to be gone", PATIENCE, || Ok(mesh.status_of(CLIENT, &[&secret]) == "200")).unwrap();
     }
 }
 
@@ -260,14 +241,14 @@ fn undeclared(mesh: &Mesh) {
     for (name, address) in SERVERS {
         let (open, closed) = (format!("http://{address}:83/open"), format!("http://{address}:83/closed"));
         let lines = format!("{address}:84");
-        assert_eq!(status(mesh, &[&closed]), "200");
+        assert_eq!(mesh.status_of(CLIENT, &[&closed]), "200");
         assert_eq!(mesh.outcome(CLIENT, &lines), "ok");
         mesh.put("policy.yaml", &policy("app", "only-open", Some(name), "ALLOW", &rule));
         harness::wait_until("the policy to deny", PATIENCE, || {
-            Ok(curl(mesh, &["--write-out", " %{http_code}", &closed]).1 == "RBAC: access denied 403")
+            Ok(mesh.curl(CLIENT, &["--write-out", " %{http_code}", &closed]).1 == "RBAC: access denied 403")
         })
         .unwrap();
-        assert_eq!(status(mesh, &[&open]), "200");
+        assert_eq!(mesh.status_of(CLIENT, &[&open]), "200");
         assert_eq!(mesh.outcome(CLIENT, &lines), "reset", "no HTTP");
         mesh.take_away("policy.yaml");
         harness::wait_until("the policy to be gone", PATIENCE, || Ok(mesh.outcome(CLIENT, &lines) == "ok")).unwrap();
@@ -296,25 +277,25 @@ fn routes(mesh: &Mesh) {
     });
     mesh.put("route.yaml", &format!("---\n{route}\n"));
     let url = |path: &str| format!("http://10.96.0.3{path}");
-    let waited = harness::wait_until("the route", PATIENCE, || Ok(status(mesh, &[&url("/gone")]) == "410"));
+    let waited = harness::wait_until("the route", PATIENCE, || Ok(mesh.status_of(CLIENT, &[&url("/gone")]) == "410"));
     waited.unwrap_or_else(|error| panic!("{error}: {}", mesh.object_status("VirtualService", "app", "nobody")));
-    let text = fetched(mesh, &["-H", "to: far", &url("/x?q")]);
+    let text = mesh.fetched(CLIENT, &["-H", "to: far", &url("/x?q")]);
     let found: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         (&found["name"], &found["path"], &found["fields"]["x-by"]),
         (&json!("far"), &json!("/rewritten?q"), &json!("route"))
     );
-    let names: Vec<String> = (0..20).map(|_| fetched(mesh, &[&url("/both")])).collect();
+    let names: Vec<String> = (0..20).map(|_| mesh.fetched(CLIENT, &[&url("/both")])).collect();
     for name in ["near", "far"] {
         assert!(names.iter().any(|text| text.contains(&format!("\"name\":\"{name}\""))), "{name} in {names:?}");
     }
-    let moved = fetched(mesh, &["--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}", &url("/old")]);
+    let moved = mesh.fetched(CLIENT, &["--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}", &url("/old")]);
     assert_eq!(moved, "301 http://10.96.0.3/new");
-    assert_eq!(fetched(mesh, &["--write-out", " %{http_code}", &url("/slow")]), "fault filter abort 418");
-    assert_eq!(fetched(mesh, &["--write-out", " %{http_code}", &url("/never")]), "upstream request timeout 504");
-    assert_eq!(status(mesh, &[&url("/no/rule")]), "404");
+    assert_eq!(mesh.fetched(CLIENT, &["--write-out", " %{http_code}", &url("/slow")]), "fault filter abort 418");
+    assert_eq!(mesh.fetched(CLIENT, &["--write-out", " %{http_code}", &url("/never")]), "upstream request timeout 504");
+    assert_eq!(mesh.status_of(CLIENT, &[&url("/no/rule")]), "404");
     mesh.take_away("route.yaml");
-    harness::wait_until("no route", PATIENCE, || Ok(status(mesh, &[&url("/gone")]) == "503")).unwrap();
+    harness::wait_until("no route", PATIENCE, || Ok(mesh.status_of(CLIENT, &[&url("/gone")]) == "503")).unwrap();
 }
 
 /// Each half has told of every request, also where both are one process.

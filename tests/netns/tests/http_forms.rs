@@ -43,7 +43,7 @@ fn messages_keep_their_form() {
     for address in SERVERS {
         for port in [80, 81, 85] {
             let url = format!("http://{address}:{port}/");
-            harness::wait_until("the servers to be known", PATIENCE, || Ok(curl(&mesh, &["--fail", &url]).0)).unwrap();
+            harness::wait_until("the servers to be known", PATIENCE, || Ok(mesh.curl(CLIENT, &["--fail", &url]).0)).unwrap();
         }
     }
     for check in [heads, forms, broken_answers] {
@@ -52,37 +52,17 @@ fn messages_keep_their_form() {
     mesh.down();
 }
 
-/// What curl prints, with a status that is not zero as the caller wants it.
-fn curl(mesh: &Mesh, words: &[&str]) -> (bool, String) {
-    let mut argv = vec!["curl", "--silent", "--show-error", "--max-time", "20"];
-    argv.extend(words);
-    let output = mesh.exec(CLIENT, &argv).unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.success(), text)
-}
-
-fn fetched(mesh: &Mesh, words: &[&str]) -> String {
-    let (done, text) = curl(mesh, words);
-    assert!(done, "{words:?}: {text}");
-    text
-}
-
-fn status(mesh: &Mesh, words: &[&str]) -> String {
-    let all: Vec<&str> = ["--output", "/dev/null", "--write-out", "%{http_code}"].iter().chain(words).copied().collect();
-    fetched(mesh, &all)
-}
-
 /// An answer to HEAD has what the one to GET would have but for the body, and so have those that have none by their status.
 fn heads(mesh: &Mesh) {
     for address in SERVERS {
         for port in [80, 81] {
             for client in ["--http1.1", "--http2-prior-knowledge"] {
-                let text = fetched(mesh, &[client, "--head", &format!("http://{address}:{port}/whoami")]).to_lowercase();
+                let text = mesh.fetched(CLIENT, &[client, "--head", &format!("http://{address}:{port}/whoami")]).to_lowercase();
                 assert!(text.contains(" 200") && text.contains("content-length: "), "{client} to {address}:{port}: {text}");
                 for code in ["204", "304"] {
                     let url = format!("http://{address}:{port}/status/{code}");
                     for words in [&[client, &url][..], &[client, "--head", &url]] {
-                        assert_eq!(status(mesh, words), code, "{words:?}");
+                        assert_eq!(mesh.status_of(CLIENT, words), code, "{words:?}");
                     }
                 }
             }
@@ -96,9 +76,9 @@ fn heads(mesh: &Mesh) {
                 (&[client, "--head", &url("not-modified")], "304"),
                 (&[client, "--head", &url("length")], "200"),
             ] {
-                assert_eq!(status(mesh, words), code, "{words:?}");
+                assert_eq!(mesh.status_of(CLIENT, words), code, "{words:?}");
             }
-            let text = fetched(mesh, &[client, "--head", &url("length")]).to_lowercase();
+            let text = mesh.fetched(CLIENT, &[client, "--head", &url("length")]).to_lowercase();
             assert!(text.contains("content-length: 100"), "{text}");
         }
     }
@@ -122,7 +102,7 @@ fn forms(mesh: &Mesh) {
             assert_eq!(found, expected, "{address}:{port}");
         }
         // An answer that does not need the body comes in place of the word to go on.
-        let refused = fetched(mesh, &["-v", "-H", "expect: 100-continue", "--data", "hello", "http://10.96.0.3/"]);
+        let refused = mesh.fetched(CLIENT, &["-v", "-H", "expect: 100-continue", "--data", "hello", "http://10.96.0.3/"]);
         assert!(refused.contains("503") && !refused.contains("100 Continue"), "{refused}");
     }
 }
@@ -134,7 +114,7 @@ fn broken_answers(mesh: &Mesh) {
             for client in ["--http1.1", "--http2-prior-knowledge"] {
                 // Of HTTP/2: NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL.
                 for path in ["/cut", "/cut/0", "/cut/2", "/cut/7", "/cut/8"] {
-                    let (whole, text) = curl(mesh, &[client, &format!("http://{address}:{port}{path}")]);
+                    let (whole, text) = mesh.curl(CLIENT, &[client, &format!("http://{address}:{port}{path}")]);
                     assert!(!whole && text.starts_with("half"), "{client} to {address}:{port}{path}: {text}");
                 }
             }

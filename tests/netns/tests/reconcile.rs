@@ -8,14 +8,13 @@
 use std::{
     collections::HashMap,
     env, fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
-    process::Child,
     time::Instant,
 };
 
 use netns_tests::{
-    Mesh, PATIENCE,
+    Mesh, PATIENCE, Tally,
     manifest::{namespace, node, pod, service_with},
 };
 use serde_json::{Value, json};
@@ -24,7 +23,7 @@ use serde_json::{Value, json};
 const CLIENTS: [(&str, &str); 3] = [("app/one", "node-1"), ("app/two", "node-2"), ("app/three", "node-1")];
 const COLORS: [&str; 2] = ["red", "blue"];
 /// The service that clients ask; it has no endpoints, its routes lead to the colors.
-const ASKED: &str = "10.96.0.3";
+const ASKED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 3));
 /// A second, of each client.
 const RATE: u64 = 250;
 /// Seconds that an endpoint has after it was told to go: far more than it takes.
@@ -91,13 +90,13 @@ fn every_request_is_found_where_it_belongs() {
 
     let begin = Instant::now();
     let each = count / CLIENTS.len() as u64;
-    let mut clients: Vec<Client> = CLIENTS.map(|(pod, _)| Client::begin(&mesh, pod, each)).into_iter().collect();
+    let mut clients: Vec<Tally> = CLIENTS.map(|(pod, _)| Tally::begin(&mesh, pod, ASKED, each, RATE)).into_iter().collect();
     let mut rounds = 0;
-    while clients.iter_mut().any(Client::goes_on) {
+    while clients.iter_mut().any(Tally::goes_on) {
         change(&mesh, rounds, logs.path());
         rounds += 1;
     }
-    let told: Vec<Value> = clients.into_iter().map(Client::end).collect();
+    let told: Vec<Value> = clients.into_iter().map(Tally::end).collect();
     let took = begin.elapsed();
     println!("{count} requests and {rounds} rounds of changes in {took:.1?}: {told:?}");
     let sent: Vec<u64> = told.iter().map(|told| told["asked"].as_u64().unwrap()).collect();
@@ -115,34 +114,6 @@ fn change(mesh: &Mesh, round: usize, logs: &Path) {
     mesh.write("passing.yaml", &passing.concat()).unwrap();
     mesh.put("routes.yaml", &routes(["first", "second"][round % 2]));
     mesh.remove("passing.yaml").unwrap();
-}
-
-struct Client(Child);
-
-impl Client {
-    fn begin(mesh: &Mesh, pod: &str, count: u64) -> Self {
-        let targets = [80, 81].map(|port| SocketAddr::new(ASKED.parse().unwrap(), port).to_string());
-        let prefix = pod.trim_start_matches("app/");
-        let (count, rate) = (count.to_string(), RATE.to_string());
-        Self(mesh.spawn_in(pod, &["tally", "ask", &targets[0], &targets[1], prefix, &count, &rate]).unwrap())
-    }
-
-    fn goes_on(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-
-    fn end(mut self) -> Value {
-        let text = std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap();
-        assert!(self.0.wait().unwrap().success());
-        serde_json::from_str(&text).unwrap()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A line of a server's: who got which request, by which routes, at which attempt.
@@ -185,6 +156,7 @@ fn reconcile(logs: &Path, sent: &[u64]) {
             };
             // A request that has arrived twice was tried again by the mesh, which says so.
             let mut attempts: Vec<u32> = found.iter().map(|arrival| arrival.attempt).collect();
+            attempts.sort_unstable();
             attempts.dedup();
             let lines: Vec<&String> = found.iter().map(|arrival| &arrival.line).collect();
             assert_eq!(attempts.len(), found.len(), "doubled: {lines:?}");

@@ -6,13 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr},
     path::Path,
-    process::Child,
 };
 
 use netns_tests::{
-    Mesh, PATIENCE,
+    Mesh, PATIENCE, Tally,
     manifest::{namespace, node, pod, service_with},
 };
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 /// The one on the node of the first replica, the other on that of the second; both ask both.
 const CLIENTS: [(&str, &str); 2] = [("app/one", "node-1"), ("app/two", "node-2")];
 const REPLICAS: [(&str, &str); 2] = [("a", "node-1"), ("b", "node-2")];
-const ASKED: &str = "10.96.0.1";
+const ASKED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 /// A second, of each client: HTTP/1.1 that is kept alive, HTTP/2 and gRPC's form in turn.
 const RATE: u64 = 50;
 const REQUESTS: u64 = 1_500;
@@ -56,9 +55,9 @@ fn a_rolling_restart_fails_nothing() {
         }
     }
 
-    let mut clients: Vec<Client> = CLIENTS.map(|(pod, _)| Client::begin(&mesh, pod)).into_iter().collect();
+    let mut clients: Vec<Tally> = CLIENTS.map(|(pod, _)| Tally::begin(&mesh, pod, ASKED, REQUESTS, RATE)).into_iter().collect();
     let mut generation = 0;
-    while clients.iter_mut().any(Client::goes_on) {
+    while clients.iter_mut().any(Tally::goes_on) {
         // The new pod is ready before the old one is told to go.
         for (name, node) in REPLICAS {
             mesh.write(&file(name, generation + 1), &replica(name, node, generation + 1, logs.path())).unwrap();
@@ -66,7 +65,7 @@ fn a_rolling_restart_fails_nothing() {
         }
         generation += 1;
     }
-    let told: Vec<Value> = clients.into_iter().map(Client::end).collect();
+    let told: Vec<Value> = clients.into_iter().map(Tally::end).collect();
     println!("{generation} generations: {told:?}");
     assert!(told.iter().all(|told| told["asked"] == json!(REQUESTS) && told["failed"] == json!(0)), "{told:?}");
     assert!(generation >= 2, "nothing was replaced meanwhile");
@@ -91,32 +90,4 @@ fn a_rolling_restart_fails_nothing() {
 
 fn file(name: &str, generation: usize) -> String {
     format!("{name}-{generation}.yaml")
-}
-
-struct Client(Child);
-
-impl Client {
-    fn begin(mesh: &Mesh, pod: &str) -> Self {
-        let targets = [80, 81].map(|port| SocketAddr::new(ASKED.parse().unwrap(), port).to_string());
-        let prefix = pod.trim_start_matches("app/");
-        let (count, rate) = (REQUESTS.to_string(), RATE.to_string());
-        Self(mesh.spawn_in(pod, &["tally", "ask", &targets[0], &targets[1], prefix, &count, &rate]).unwrap())
-    }
-
-    fn goes_on(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-
-    fn end(mut self) -> Value {
-        let text = std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap();
-        assert!(self.0.wait().unwrap().success());
-        serde_json::from_str(&text).unwrap()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

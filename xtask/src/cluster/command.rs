@@ -16,7 +16,7 @@ use crate::report;
 
 /// Run a real Kubernetes on this machine, in namespaces: control plane, nodes with containerd, names
 ///
-/// The programs are built at the first time, which takes a quarter of an hour; afterwards a cluster is up within a minute. Needs root
+/// The programs are built at the first time, which takes twenty minutes; afterwards a cluster is up within a minute. Needs root
 /// and Go.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -43,7 +43,7 @@ pub(super) fn forget() -> bool {
 }
 
 /// Runs a program and returns what it printed, trimmed. An interruption ends it with all that it started.
-pub(super) fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     check()?;
     let name = command.get_program().display().to_string();
     let (mut printed, mut complaints) = (tempfile::tempfile()?, tempfile::tempfile()?);

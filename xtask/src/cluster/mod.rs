@@ -19,7 +19,7 @@ mod control;
 mod door;
 mod down;
 mod init;
-mod interrupt;
+pub(crate) mod interrupt;
 mod kubectl;
 mod layout;
 mod mounts;

@@ -1,47 +1,23 @@
-//! The programs that a cluster is made of, built from Go modules whose versions and checksums are committed
-//! (`tests/cluster/tools`), and kept in the cache under the version and a hash of the module's files.
+//! The programs that a cluster is made of (`tests/cluster/tools`).
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result};
 
-use super::{interrupt, runc};
-use crate::{report, workspace};
-
-/// Bump this when the way in which programs are built changes beyond what is hashed.
-const RECIPE: &str = "1";
-
-/// A Go module of `tests/cluster/tools`.
-struct Module {
-    folder: &'static str,
-    /// The project whose version is the module's; none for programs of our own.
-    project: Option<&'static str>,
-    programs: &'static [Program],
-    /// For the linker: the variables that hold the program's version, as `-X` has them.
-    stamps: fn(&str) -> Vec<String>,
-}
-
-struct Program {
-    name: &'static str,
-    package: &'static str,
-}
-
-const fn program(name: &'static str, package: &'static str) -> Program {
-    Program { name, package }
-}
+use super::runc;
+use crate::go::{Go, Module, no_stamps, program};
 
 /// In the order in which they are needed, the quick ones first.
 const MODULES: &[Module] = &[
-    Module { folder: "certificates", project: None, programs: &[program("certificates", ".")], stamps: no_stamps },
-    Module { folder: "pause", project: None, programs: &[program("pause", ".")], stamps: no_stamps },
     Module {
-        folder: "cni",
+        folder: "tests/cluster/tools/certificates",
+        project: None,
+        programs: &[program("certificates", ".")],
+        stamps: no_stamps,
+    },
+    Module { folder: "tests/cluster/tools/pause", project: None, programs: &[program("pause", ".")], stamps: no_stamps },
+    Module {
+        folder: "tests/cluster/tools/cni",
         project: Some("github.com/containernetworking/plugins"),
         programs: &[
             program("bridge", "github.com/containernetworking/plugins/plugins/main/bridge"),
@@ -53,13 +29,13 @@ const MODULES: &[Module] = &[
         stamps: no_stamps,
     },
     Module {
-        folder: "etcd",
+        folder: "tests/cluster/tools/etcd",
         project: Some("go.etcd.io/etcd/server/v3"),
         programs: &[program("etcd", "go.etcd.io/etcd/server/v3")],
         stamps: no_stamps,
     },
     Module {
-        folder: "kubernetes",
+        folder: "tests/cluster/tools/kubernetes",
         project: Some("k8s.io/kubernetes"),
         programs: &[
             program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -72,7 +48,7 @@ const MODULES: &[Module] = &[
         stamps: kubernetes_stamps,
     },
     Module {
-        folder: "containerd",
+        folder: "tests/cluster/tools/containerd",
         project: Some("github.com/containerd/containerd/v2"),
         programs: &[
             program("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
@@ -82,16 +58,12 @@ const MODULES: &[Module] = &[
         stamps: |version| vec![format!("github.com/containerd/containerd/v2/version.Version={version}")],
     },
     Module {
-        folder: "coredns",
+        folder: "tests/cluster/tools/coredns",
         project: Some("github.com/coredns/coredns"),
         programs: &[program("coredns", ".")],
         stamps: no_stamps,
     },
 ];
-
-fn no_stamps(_: &str) -> Vec<String> {
-    Vec::new()
-}
 
 /// What Kubernetes says of itself, and what kubelet and API server compare with each other.
 fn kubernetes_stamps(version: &str) -> Vec<String> {
@@ -109,13 +81,13 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Finds every program in the cache; builds what is not there, one after the other, which takes a quarter of an hour at
-    /// the first time.
+    /// Finds every program in the cache; builds what is not there, one after the other, which takes twenty minutes at the
+    /// first time.
     pub(crate) fn find(root: &Path) -> Result<Self> {
-        let go = go_version()?;
+        let go = Go::find()?;
         let mut folders = Vec::new();
         for module in MODULES {
-            folders.push((module.folder.to_owned(), module.built(root, &go)?));
+            folders.push((module.name().to_owned(), module.built(root, &go)?));
         }
         folders.push(("runc".to_owned(), runc::find()?));
         Ok(Self { folders })
@@ -133,105 +105,16 @@ impl Programs {
     }
 }
 
-impl Module {
-    /// The folder of its programs; builds what is missing.
-    fn built(&self, root: &Path, go: &str) -> Result<PathBuf> {
-        let source = root.join("tests/cluster/tools").join(self.folder);
-        let version = self.version(&source)?;
-        let name = format!("{}-{}-{}", self.folder, version.trim_start_matches('v'), fingerprint(&source, go)?);
-        let folder = workspace::cache()?.join("cluster").join(name);
-        for program in self.programs {
-            let path = folder.join(program.name);
-            if path.exists() {
-                continue;
-            }
-            let started = Instant::now();
-            report::waiting(&format!("building {} {version}", program.name), || self.build(program, &source, &version, &path))
-                .with_context(|| format!("{} can not be built from {}", program.name, source.display()))?;
-            report::note(format_args!("{} {version}: {:.0} s", program.name, started.elapsed().as_secs_f64()));
-        }
-        Ok(folder)
-    }
-
-    /// As `go.mod` has it.
-    fn version(&self, source: &Path) -> Result<String> {
-        let Some(project) = self.project else { return Ok("own".to_owned()) };
-        let text = fs::read_to_string(source.join("go.mod")).with_context(|| format!("no module {}", source.display()))?;
-        required_version(&text, project)
-    }
-
-    fn build(&self, program: &Program, source: &Path, version: &str, to: &Path) -> Result<()> {
-        let folder = to.parent().context("a program lies in a folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        // Beside its place, so that no half-written program is ever taken for one.
-        let scratch = tempfile::tempdir_in(folder)?;
-        let draft = scratch.path().join(program.name);
-        let stamps = (self.stamps)(version).iter().fold(String::new(), |text, stamp| format!("{text} -X {stamp}"));
-        // Others use the machine too.
-        let mut command = Command::new("nice");
-        command.args(["-n", "15", "go", "build", "-trimpath", "-buildvcs=false", "-p=2"]);
-        command.arg(format!("-ldflags=-s -w{stamps}")).arg("-o").arg(&draft).arg(program.package);
-        command.current_dir(source).env("CGO_ENABLED", "0").env_remove("GOFLAGS").env_remove("GOOS").env_remove("GOARCH");
-        interrupt::output(&mut command)?;
-        fs::rename(&draft, to).with_context(|| format!("move {} to {}", program.name, to.display()))
-    }
-}
-
-/// The version of `project` in the text of a `go.mod`.
-fn required_version(text: &str, project: &str) -> Result<String> {
-    let lines = text.lines().map(|line| line.trim().trim_start_matches("require "));
-    let version = lines.filter(|line| !line.contains("=>")).find_map(|line| line.strip_prefix(project)?.strip_prefix(' '));
-    let version = version.and_then(|rest| rest.split_whitespace().next());
-    version.map(str::to_owned).with_context(|| format!("go.mod requires no {project}"))
-}
-
-/// What decides the bytes of a module's programs, in twelve digits.
-fn fingerprint(source: &Path, go: &str) -> Result<String> {
-    let mut files = fs::read_dir(source)
-        .with_context(|| format!("no module {}", source.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    files.sort();
-    let mut hash = Sha256::new();
-    for part in [RECIPE, go] {
-        hash.update(part);
-        hash.update([0]);
-    }
-    for file in files {
-        let content = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.update((content.len() as u64).to_le_bytes());
-        hash.update(content);
-    }
-    Ok(format!("{:x}", hash.finalize())[..12].to_owned())
-}
-
-fn go_version() -> Result<String> {
-    ensure!(
-        workspace::on_path("go"),
-        "the cluster's programs are built with Go, and there is none on the path: install Go 1.26 or newer (https://go.dev/dl)"
-    );
-    // Outside any module: the answer is this machine's, not what some go.mod asks for.
-    workspace::output(Command::new("go").args(["env", "GOVERSION"]).current_dir(env::temp_dir()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_from_go_mod() {
-        let text = "module x\n\nrequire k8s.io/kubernetes v1.35.3\n\nrequire (\n\tk8s.io/api v0.35.3 // indirect\n)\n\nreplace (\n\tk8s.io/kubelet => k8s.io/kubelet v0.1.0\n)\n";
-        assert_eq!(required_version(text, "k8s.io/kubernetes").unwrap(), "v1.35.3");
-        assert_eq!(required_version(text, "k8s.io/api").unwrap(), "v0.35.3");
-        assert!(required_version(text, "k8s.io/kubelet").is_err());
-    }
+    use crate::workspace;
 
     #[test]
     fn every_module_is_there_and_pinned() {
-        let tools = workspace::root().unwrap().join("tests/cluster/tools");
+        let root = workspace::root().unwrap();
         for module in MODULES {
-            let folder = tools.join(module.folder);
+            let folder = root.join(module.folder);
             assert!(!module.version(&folder).unwrap().is_empty(), "{}", module.folder);
             assert_eq!(folder.join("go.sum").exists(), module.project.is_some(), "{}", module.folder);
         }

@@ -10,7 +10,7 @@ use super::{
     down, interrupt,
     kubectl::Kubectl,
     layout::{ClusterName, Layout},
-    state::Cluster,
+    state::{Cluster, Phase},
     up,
 };
 use crate::{
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(3);
 pub(super) fn run(name: &ClusterName, keep: bool) -> Result<()> {
     let root = workspace::root()?;
     let layout = Layout::new(name.clone());
+    let taken = Cluster::load(&layout)?.is_some_and(|cluster| cluster.phase == Phase::Up);
+    ensure!(!taken, "cluster {name} is up, and what smoke tries it takes down: choose another --name");
     let tar = workspace::target(&root).join("image/tar");
     let shop: Vec<_> = image::ours().iter().filter(|program| program.name == "shop").collect();
     let images = report::step("image", || image::write(&root, &shop, Profile::Dev, image::TAG, &tar))?;

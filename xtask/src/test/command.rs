@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// Also fuzz every parser of foreign bytes for a minute each; CI always does
     #[arg(long)]
     fuzz: bool,
-    /// Also bring up a real Kubernetes and try it; its programs take a quarter of an hour to build at the first time
+    /// Also bring up a real Kubernetes and try it; its programs take twenty minutes to build at the first time
     #[arg(long)]
     k8s: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         [&tools::NEXTEST, &tools::DENY, &tools::TYPOS, &tools::ENVOY]
             .into_iter()
             .try_for_each(|tool| tools::find(tool).map(drop))?;
-        tools::h2spec().map(drop)
+        tools::h2spec(&root).map(drop)
     })?;
     report::step("kernel object", || ebpf::object(&root).map(drop))?;
     if !arguments.quick {
@@ -82,7 +82,7 @@ fn tests(root: &Path, arguments: &[OsString]) -> Result<()> {
     // For the tests of tests/interop.
     nextest.env("KEELSON_ENVOY", tools::find(&tools::ENVOY)?);
     // For those of tests/netns.
-    nextest.env("KEELSON_H2SPEC", tools::h2spec()?);
+    nextest.env("KEELSON_H2SPEC", tools::h2spec(root)?);
     nextest.current_dir(root).args([
         "nextest",
         "run",

@@ -7,7 +7,14 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{apt, report, workspace};
 
 /// Programs that tests and harness run, and the Debian package that brings each.
-const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("nft", "nftables"), ("tcpdump", "tcpdump"), ("unshare", "util-linux")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("python3", "python3"),
+    ("tcpdump", "tcpdump"),
+    ("unshare", "util-linux"),
+];
 
 /// Capabilities by their bit in `CapEff` (linux/capability.h).
 const CAPABILITIES: &[(u32, &str)] = &[
