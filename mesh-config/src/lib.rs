@@ -5,6 +5,7 @@
 //! here is pure: the same objects give the same bytes.
 
 pub mod document;
+pub mod enrolment;
 pub mod kinds;
 pub mod status;
 pub mod translate;
