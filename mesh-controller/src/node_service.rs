@@ -1,15 +1,17 @@
 //! What nodes report: served as `keelson.node.v1.NodeService`.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
 use mesh_policy::model::TunnelProtocol;
 use mesh_proto::node::{
-    CaptureRequest, CaptureResponse, CaptureState, SyncRequest, SyncResponse, node_service_server::NodeService,
+    CaptureRequest, CaptureResponse, CaptureState, PodsRequest, PodsResponse, SyncRequest, SyncResponse,
+    node_service_server::NodeService,
 };
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -73,6 +75,15 @@ impl NodeService for Reports {
         let uids: BTreeSet<String> = captured_workload_uids.into_iter().collect();
         let unknown_workload_uids = self.reconciler.sync(&caller.node, uids).await.map_err(|_| stopping())?;
         Ok(Response::new(SyncResponse { unknown_workload_uids }))
+    }
+
+    type PodsStream = Pin<Box<dyn Stream<Item = Result<PodsResponse, Status>> + Send>>;
+
+    /// Objects in a folder name no running pods: whoever starts them enrols them, and there is nothing to tell.
+    async fn pods(&self, request: Request<PodsRequest>) -> Result<Response<Self::PodsStream>, Status> {
+        let caller = caller(&request)?;
+        own_name(&caller.node, &request.into_inner().node)?;
+        Ok(Response::new(Box::pin(tokio_stream::pending())))
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) async fn enrol(node: &Node, pod: EnrolRequest) -> Result<()> {
 
 /// Returns when the pod's traffic flows without the proxy.
 pub(crate) async fn unenrol(node: &Node, uid: &str) -> Result<()> {
-    let request = UnenrolRequest { workload_uid: uid.to_owned() };
+    let request = UnenrolRequest { workload_uid: uid.to_owned(), ..UnenrolRequest::default() };
     connect(node).await?.unenrol(request).await.map_err(|status| refusal(node, format!("let go of {uid}"), &status))?;
     Ok(())
 }

@@ -51,6 +51,7 @@ impl EnrolmentService for Service {
             addresses: status.record.addresses.iter().map(ToString::to_string).collect(),
             state: if status.leaving { PodState::Releasing } else { PodState::Captured }.into(),
             message: String::new(),
+            pod_uid: String::new(),
         });
         Ok(Response::new(ListResponse { pods: pods.collect() }))
     }

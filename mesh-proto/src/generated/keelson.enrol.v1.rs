@@ -23,6 +23,9 @@ pub struct EnrolRequest {
     /// The pod's processes run already: its traffic is not cut off while the mesh learns of it.
     #[prost(bool, tag = "9")]
     pub running: bool,
+    /// Kubernetes' metadata.uid; empty where there is none. Another one means another pod, although everything else is equal.
+    #[prost(string, tag = "10")]
+    pub pod_uid: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnrolResponse {}
@@ -30,6 +33,9 @@ pub struct EnrolResponse {}
 pub struct UnenrolRequest {
     #[prost(string, tag = "1")]
     pub workload_uid: ::prost::alloc::string::String,
+    /// When not empty, only a pod that was enrolled with this one is let go: a later pod of the same name stays.
+    #[prost(string, tag = "2")]
+    pub pod_uid: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnenrolResponse {}
@@ -59,6 +65,8 @@ pub struct EnrolledPod {
     /// For people: why the pod is in this state; empty when there is nothing to say.
     #[prost(string, tag = "8")]
     pub message: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub pod_uid: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

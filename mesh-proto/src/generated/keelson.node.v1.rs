@@ -30,6 +30,38 @@ pub struct SyncResponse {
     #[prost(string, repeated, tag = "1")]
     pub unknown_workload_uids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodsRequest {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodsResponse {
+    /// All of them. A pod that is missing is left as it is: the controller may not know it yet.
+    #[prost(message, repeated, tag = "1")]
+    pub pods: ::prost::alloc::vec::Vec<NodePod>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodePod {
+    /// `<cluster>//Pod/<namespace>/<name>`.
+    #[prost(string, tag = "1")]
+    pub workload_uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub service_account: ::prost::alloc::string::String,
+    /// metadata.uid: tells a pod from a later one of the same name.
+    #[prost(string, tag = "5")]
+    pub pod_uid: ::prost::alloc::string::String,
+    /// IPv4 and IPv6 in text form; empty while the pod has none.
+    #[prost(string, repeated, tag = "6")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether its traffic is to be captured.
+    #[prost(bool, tag = "7")]
+    pub enrolled: bool,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CaptureState {
@@ -165,6 +197,18 @@ pub mod node_service_client {
             req.extensions_mut().insert(GrpcMethod::new("keelson.node.v1.NodeService", "Sync"));
             self.inner.unary(req, path, codec).await
         }
+        /// The pods of the caller's node and whether they belong to the mesh: the whole list at once, and again whenever it changes.
+        pub async fn pods(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PodsRequest>,
+        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::PodsResponse>>, tonic::Status> {
+            self.inner.ready().await.map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keelson.node.v1.NodeService/Pods");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keelson.node.v1.NodeService", "Pods"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -185,6 +229,15 @@ pub mod node_service_server {
             &self,
             request: tonic::Request<super::SyncRequest>,
         ) -> std::result::Result<tonic::Response<super::SyncResponse>, tonic::Status>;
+        /// Server streaming response type for the Pods method.
+        type PodsStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::PodsResponse, tonic::Status>>
+            + std::marker::Send
+            + 'static;
+        /// The pods of the caller's node and whether they belong to the mesh: the whole list at once, and again whenever it changes.
+        async fn pods(
+            &self,
+            request: tonic::Request<super::PodsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PodsStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct NodeServiceServer<T> {
@@ -308,6 +361,35 @@ pub mod node_service_server {
                             .apply_compression_config(accept_compression_encodings, send_compression_encodings)
                             .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keelson.node.v1.NodeService/Pods" => {
+                    #[allow(non_camel_case_types)]
+                    struct PodsSvc<T: NodeService>(pub Arc<T>);
+                    impl<T: NodeService> tonic::server::ServerStreamingService<super::PodsRequest> for PodsSvc<T> {
+                        type Response = super::PodsResponse;
+                        type ResponseStream = T::PodsStream;
+                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(&mut self, request: tonic::Request<super::PodsRequest>) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move { <T as NodeService>::pods(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PodsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
+                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -7,7 +7,7 @@ use crate::machine::{Answers, Machine};
 const POD: &str = "enrol --netns /run/netns/p -n shop --name client";
 
 fn unenrolled(uid: &str) -> String {
-    format!("{:?}", UnenrolRequest { workload_uid: uid.into() })
+    format!("{:?}", UnenrolRequest { workload_uid: uid.into(), ..UnenrolRequest::default() })
 }
 
 #[tokio::test]
