@@ -125,7 +125,7 @@ pub fn admit(document: &Value) -> Verdict {
 
     let mut document = document.clone();
     prune(&mut document);
-    match typed(kind, &document) {
+    match typed(kind, document) {
         Err(problem) => reject(Some(key), problem),
         Ok((object, unknown)) => {
             let (refused, warned): (Vec<_>, Vec<_>) =
@@ -178,8 +178,7 @@ fn prune(value: &mut Value) {
     }
 }
 
-fn typed(kind: Kind, document: &Value) -> Result<(Object, Vec<String>), Problem> {
-    let document = document.clone();
+fn typed(kind: Kind, document: Value) -> Result<(Object, Vec<String>), Problem> {
     match kind {
         Kind::Namespace => read(document, Object::Namespace),
         Kind::Node => read(document, Object::Node),

@@ -262,6 +262,33 @@ impl Objects {
         }
     }
 
+    /// Whether the object of this kind and name is there and equal to this one.
+    pub fn holds(&self, name: &Name, object: &Object) -> bool {
+        match object {
+            Object::Namespace(object) => self.namespaces.get(name) == Some(object),
+            Object::Node(object) => self.nodes.get(name) == Some(object),
+            Object::ServiceAccount(object) => self.service_accounts.get(name) == Some(object),
+            Object::ConfigMap(object) => self.config_maps.get(name) == Some(object),
+            Object::Pod(object) => self.pods.get(name) == Some(object),
+            Object::Service(object) => self.services.get(name) == Some(object),
+            Object::EndpointSlice(object) => self.endpoint_slices.get(name) == Some(object),
+            Object::ServiceEntry(object) => self.service_entries.get(name) == Some(object),
+            Object::WorkloadEntry(object) => self.workload_entries.get(name) == Some(object),
+            Object::AuthorizationPolicy(object) => self.authorization_policies.get(name) == Some(object),
+            Object::PeerAuthentication(object) => self.peer_authentications.get(name) == Some(object),
+            Object::VirtualService(object) => self.virtual_services.get(name) == Some(object),
+            Object::DestinationRule(object) => self.destination_rules.get(name) == Some(object),
+            Object::Telemetry(object) => self.telemetries.get(name) == Some(object),
+            Object::Gateway(object) => self.gateways.get(name) == Some(object),
+            Object::GatewayClass(object) => self.gateway_classes.get(name) == Some(object),
+            Object::HttpRoute(object) => self.http_routes.get(name) == Some(object),
+            Object::GrpcRoute(object) => self.grpc_routes.get(name) == Some(object),
+            Object::TcpRoute(object) => self.tcp_routes.get(name) == Some(object),
+            Object::TlsRoute(object) => self.tls_routes.get(name) == Some(object),
+            Object::ReferenceGrant(object) => self.reference_grants.get(name) == Some(object),
+        }
+    }
+
     pub fn remove(&mut self, key: &ObjectKey) {
         let name = &key.name;
         match key.kind {
