@@ -88,9 +88,7 @@ impl std::error::Error for Refusal {}
 
 /// Judges a pod. The pod's own label comes before that of its namespace, whatever it says.
 pub fn enrolment(pod: &Pod, namespace: Option<&Namespace>, ownership: Ownership) -> Enrolment {
-    let of_pod = label(pod.metadata.labels.as_ref(), DATAPLANE_MODE);
-    let of_namespace = || label(namespace?.metadata.labels.as_ref(), DATAPLANE_MODE);
-    let asked = match of_pod.or_else(of_namespace) {
+    let asked = match mode(pod, namespace) {
         Some("keelson") => true,
         Some("ambient") => ownership.ambient,
         _ => false,
@@ -99,6 +97,16 @@ pub fn enrolment(pod: &Pod, namespace: Option<&Namespace>, ownership: Ownership)
         return Enrolment::NotAsked;
     }
     refusal(pod).map_or(Enrolment::Enrolled, Enrolment::Refused)
+}
+
+/// Whether a pod asks for another mesh's dataplane: what that has written on it is not ours to change.
+pub fn is_anothers(pod: &Pod, namespace: Option<&Namespace>, ownership: Ownership) -> bool {
+    !ownership.ambient && mode(pod, namespace) == Some("ambient")
+}
+
+fn mode<'a>(pod: &'a Pod, namespace: Option<&'a Namespace>) -> Option<&'a str> {
+    let of_namespace = || label(namespace?.metadata.labels.as_ref(), DATAPLANE_MODE);
+    label(pod.metadata.labels.as_ref(), DATAPLANE_MODE).or_else(of_namespace)
 }
 
 fn refusal(pod: &Pod) -> Option<Refusal> {
@@ -147,6 +155,9 @@ mod tests {
         let namespace = of_namespace.map(|mode| serde_json::from_value(labelled(mode)).unwrap());
         let found = enrolment(&pod(of_pod), namespace.as_ref(), Ownership { ambient });
         assert_eq!(&found, expected, "pod {of_pod}, namespace {of_namespace:?}, ambient is ours: {ambient}");
+        // One owner a pod.
+        let anothers = is_anothers(&pod(of_pod), namespace.as_ref(), Ownership { ambient });
+        assert!(!anothers || found == Enrolment::NotAsked, "pod {of_pod}, namespace {of_namespace:?}");
     }
 
     #[test]
@@ -211,6 +222,12 @@ mod tests {
             // Who does not ask is not refused.
             check(&of_pod, None, true, &Enrolment::NotAsked);
         }
+    }
+
+    #[test]
+    fn ambient_is_anothers_where_it_is_not_ours() {
+        let anothers = |ambient| is_anothers(&pod(&labelled("ambient")), None, Ownership { ambient });
+        assert_eq!([true, false].map(anothers), [false, true]);
     }
 
     #[test]
