@@ -174,7 +174,10 @@ impl Names {
         let found = match (&entry.answer, pausing) {
             (Some((addresses, _)), Some(_)) => return Found::Addresses(addresses.clone()),
             (None, Some((why, _))) => return Found::Nothing(why.clone()),
-            (Some((addresses, until)), None) if now < *until + GRACE => Some(Found::Addresses(addresses.clone())),
+            // Where the servers have just been silent, nobody waits for them once more.
+            (Some((addresses, until)), None) if now < *until + GRACE || entry.failed.is_some() => {
+                Some(Found::Addresses(addresses.clone()))
+            }
             (_, None) => None,
         };
         // One that broke off says nothing any more.

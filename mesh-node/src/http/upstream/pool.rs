@@ -86,7 +86,42 @@ pub struct Pool<K> {
 struct Shared<K> {
     spare: usize,
     freed: Notify,
-    destinations: Mutex<HashMap<(K, Version), Destination>>,
+    destinations: Mutex<Destinations<K>>,
+}
+
+/// Every destination that there is, or was, a connection to: those without any are swept out as the others grow in number.
+struct Destinations<K> {
+    places: HashMap<(K, Version), Destination>,
+    /// How many there may be until those without a connection are looked for.
+    sweep_at: usize,
+}
+
+/// So many destinations are never swept: looking through them for each new one would cost more than they do.
+const LEFT_ALONE: usize = 64;
+
+impl<K> Default for Destinations<K> {
+    fn default() -> Self {
+        Self { places: HashMap::new(), sweep_at: LEFT_ALONE }
+    }
+}
+
+impl<K: Eq + Hash> Destinations<K> {
+    fn get_or_make(&mut self, place: (K, Version)) -> &mut Destination {
+        if self.places.len() >= self.sweep_at {
+            self.places.retain(|_, destination| {
+                destination.forget_closed();
+                !destination.is_empty()
+            });
+            self.sweep_at = LEFT_ALONE.max(2 * self.places.len());
+        }
+        self.places.entry(place).or_default()
+    }
+
+    fn forget_empty(&mut self, place: &(K, Version)) {
+        if self.places.get(place).is_some_and(Destination::is_empty) {
+            self.places.remove(place);
+        }
+    }
 }
 
 /// What there is to one destination.
@@ -103,6 +138,11 @@ impl Destination {
     fn is_empty(&self) -> bool {
         let Self { spare, shared, opening } = self;
         spare.is_empty() && shared.is_empty() && opening.is_none()
+    }
+
+    fn forget_closed(&mut self) {
+        self.spare.retain(|spare| !spare.connection.is_closed());
+        self.shared.retain(|there| !there.sender.is_closed());
     }
 }
 
@@ -152,6 +192,12 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         Ok(self.leased(key, Version::Http1, Spare { connection, usage, served: 0 }, terms))
     }
 
+    /// For how many destinations something is kept.
+    #[cfg(test)]
+    pub(super) fn destinations(&self) -> usize {
+        self.shared.lock().places.len()
+    }
+
     /// Completes when a connection has been given back or has gone.
     pub fn freed(&self) -> Notified<'_> {
         self.shared.freed.notified()
@@ -162,7 +208,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
         let spare = |((key, _), destination): (&(K, Version), &mut Destination)| {
             if of(key) { std::mem::take(&mut destination.spare) } else { Vec::new() }
         };
-        let closed: Vec<Vec<Spare>> = self.shared.lock().iter_mut().map(spare).collect();
+        let closed: Vec<Vec<Spare>> = self.shared.lock().places.iter_mut().map(spare).collect();
         // Not under the lock.
         drop(closed);
     }
@@ -202,7 +248,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
     ) -> watch::Receiver<Option<Result<(), Failure>>> {
         let (done, opening) = watch::channel(None);
         let place = (key.clone(), Version::Http2);
-        self.shared.lock().entry(place.clone()).or_default().opening = Some(opening.clone());
+        self.shared.lock().get_or_make(place.clone()).opening = Some(opening.clone());
         let (shared, settings, tasks) = (self.shared.clone(), self.settings_for(terms), self.tasks.clone());
         self.tasks.spawn(async move {
             let usage = Arc::<Usage>::default();
@@ -212,7 +258,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
             };
             let opened = opened.await;
             let mut destinations = shared.lock();
-            let destination = destinations.entry(place.clone()).or_default();
+            let destination = destinations.get_or_make(place.clone());
             destination.opening = None;
             let result = match opened {
                 Ok(Connection::Http2(sender)) => {
@@ -222,9 +268,7 @@ impl<K: Eq + Hash + Clone + Send + 'static> Pool<K> {
                 Ok(Connection::Http1(..)) => Err(Reason::Internal.into()),
                 Err(failure) => Err(failure),
             };
-            if destination.is_empty() {
-                destinations.remove(&place);
-            }
+            destinations.forget_empty(&place);
             drop(destinations);
             done.send_replace(Some(result));
         });
@@ -272,29 +316,27 @@ enum Shareable {
 }
 
 impl<K: Eq + Hash + Clone> Shared<K> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(K, Version), Destination>> {
+    fn lock(&self) -> MutexGuard<'_, Destinations<K>> {
         self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_spare(&self, key: &K, terms: Terms) -> Option<Spare> {
         let place = (key.clone(), Version::Http1);
         let mut destinations = self.lock();
-        let destination = destinations.get_mut(&place)?;
+        let destination = destinations.places.get_mut(&place)?;
         let usable = |spare: &Spare| spare.connection.is_ready() && terms.allow(&spare.usage, spare.served);
         let found = std::iter::from_fn(|| destination.spare.pop()).find(usable);
-        if destination.is_empty() {
-            destinations.remove(&place);
-        }
+        destinations.forget_empty(&place);
         found
     }
 
     fn share(&self, key: &K, streams: usize, terms: Terms) -> Shareable {
         let mut destinations = self.lock();
-        let Some(destination) = destinations.get_mut(&(key.clone(), Version::Http2)) else { return Shareable::None };
+        let Some(destination) = destinations.places.get_mut(&(key.clone(), Version::Http2)) else { return Shareable::None };
         destination.shared.retain(|there| !there.sender.is_closed() && terms.allow(&there.usage, there.served));
         for there in &mut destination.shared {
             let connection = Connection::Http2(there.sender.clone());
-            if there.usage.open.load(Relaxed) < there.usage.streams.load(Relaxed).clamp(1, streams) {
+            if there.usage.open.load(Relaxed) < there.usage.streams.load(Relaxed).clamp(1, streams.max(1)) {
                 there.usage.open.fetch_add(1, Relaxed);
                 there.served += 1;
                 return Shareable::Connection(Spare { connection, usage: there.usage.clone(), served: there.served - 1 });
@@ -305,8 +347,8 @@ impl<K: Eq + Hash + Clone> Shared<K> {
 
     fn give_back(&self, place: &(K, Version), spare: Spare) {
         let mut destinations = self.lock();
-        let destination = destinations.entry(place.clone()).or_default();
-        destination.spare.retain(|spare| !spare.connection.is_closed());
+        let destination = destinations.get_or_make(place.clone());
+        destination.forget_closed();
         if destination.spare.len() < self.spare {
             destination.spare.push(spare);
         }

@@ -248,3 +248,29 @@ async fn an_idle_connection_is_closed_in_the_end() {
         assert_eq!(rest, b"");
     }
 }
+
+#[tokio::test]
+async fn destinations_that_nobody_is_connected_to_are_forgotten() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().expect("its address");
+    let pool: Pool<usize> = Pool::new(Arc::new(Cost::default()), Settings::default());
+    let mut most = 0;
+    let asked = async {
+        // Each destination is there once, and its server closes the connection.
+        for destination in 0.. {
+            let connect = || Server::connect(address, Arc::default());
+            let leased = pool.lease(&destination, Version::Http1, Terms::default(), connect);
+            let (lease, accepted) = tokio::join!(leased, listener.accept());
+            drop(lease.expect("a connection"));
+            drop(accepted.expect("a connection"));
+            tokio::task::yield_now().await;
+            most = most.max(pool.destinations());
+            if destination >= 500 && pool.destinations() < most / 2 {
+                return destination;
+            }
+        }
+        unreachable!("there is no last number");
+    };
+    let asked = tokio::time::timeout(Duration::from_mins(1), asked).await.expect("closed connections are forgotten");
+    assert!(most < asked, "{most} of {asked} destinations at a time");
+}
