@@ -3,6 +3,7 @@
 //! `proto/` holds the definitions, `cargo xtask codegen` writes `src/generated/`. What comes from the wire is judged
 //! once, in [`convert`]: past it, a value is right by construction.
 
+pub mod cni;
 pub mod convert;
 
 /// Each proto package as one nested module.

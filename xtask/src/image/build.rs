@@ -47,6 +47,9 @@ pub(super) fn build(root: &Path, programs: &[&Ours], profile: Profile) -> Result
     };
     for program in programs {
         cargo.args(["--package", program.name]);
+        for beside in program.beside {
+            cargo.args(["--package", beside.package]);
+        }
     }
     // Where the node's build script looks is another target folder.
     cargo.env("KEELSON_EBPF_OBJECT", &object.path);
@@ -55,7 +58,9 @@ pub(super) fn build(root: &Path, programs: &[&Ours], profile: Profile) -> Result
     workspace::run(&mut cargo)?;
     let folder = target.join(&triple).join(folder);
     for program in programs {
-        check_static(&folder.join(program.name))?;
+        for name in [program.name].into_iter().chain(program.beside.iter().map(|beside| beside.program)) {
+            check_static(&folder.join(name))?;
+        }
     }
     Ok(folder)
 }

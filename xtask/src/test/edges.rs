@@ -18,6 +18,7 @@ const EDGES: &[Edge] = &[
     Edge { from: "mesh-common", forbidden: &["mesh-*", "tokio"] },
     Edge { from: "mesh-config", forbidden: &["tokio", "rustls", "mesh-node", "mesh-controller"] },
     Edge { from: "mesh-proto", forbidden: &["kube", "k8s-openapi", "mesh-config", "mesh-node", "mesh-controller"] },
+    Edge { from: "mesh-cni", forbidden: &["kube", "kube-*", "aya", "mesh-node", "mesh-controller"] },
     Edge { from: "meshctl", forbidden: &["aya", "mesh-node", "mesh-controller"] },
 ];
 
