@@ -34,8 +34,17 @@ pub const LISTENERS: &str = "LISTENERS";
 /// See [`PODS`].
 pub const PROBERS: &str = "PROBERS";
 
+/// See [`PODS`].
+pub const PROBER_TASKS: &str = "PROBER_TASKS";
+
 /// Every map.
-pub const MAPS: [&str; 8] = [PODS, USAGE, SOCKETS, TUPLES, TOKENS, ADDRESSES, LISTENERS, PROBERS];
+pub const MAPS: [&str; 9] = [PODS, USAGE, SOCKETS, TUPLES, TOKENS, ADDRESSES, LISTENERS, PROBERS, PROBER_TASKS];
+
+/// Constants of the kernel object that the loader sets: the PID namespace by which processes are numbered (device and inode of
+/// its file), where that is not the machine's first one; else both are zero.
+pub const PID_NAMESPACE_DEVICE: &str = "PID_NAMESPACE_DEVICE";
+/// See [`PID_NAMESPACE_DEVICE`].
+pub const PID_NAMESPACE_INODE: &str = "PID_NAMESPACE_INODE";
 
 /// Starts the name of every program of ours, of any instance.
 pub const PROGRAM_PREFIX: &str = "keelson_";

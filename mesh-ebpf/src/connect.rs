@@ -7,8 +7,8 @@ use mesh_common::kernel::{
 };
 
 use crate::{
-    ctx::{Hook, SockAddr, Socket, current_cgroup},
-    maps::{ADDRESSES, PODS, PROBERS},
+    ctx::{Hook, SockAddr, Socket, current_cgroup, current_process},
+    maps::{ADDRESSES, PODS, PROBER_TASKS, PROBERS},
 };
 
 const PASS: i32 = 1;
@@ -54,8 +54,9 @@ pub(crate) fn connect<H: Hook>(ctx: &SockAddrContext) -> i32 {
 /// The node's own namespace: nothing is captured, and a probe of the kubelet's is marked, so that its SYN leaves a token.
 #[inline(always)]
 fn probe(socket: Socket, dial: &Dial) -> i32 {
-    // SAFETY: both are read for their presence only.
-    let by_kubelet = || unsafe { PROBERS.get(current_cgroup()) }.is_some();
+    // SAFETY: all are read for their presence only.
+    let by_kubelet =
+        || unsafe { PROBERS.get(current_cgroup()).is_some() || PROBER_TASKS.get(current_process()).is_some() };
     let to_pod = |address: &Address| unsafe { ADDRESSES.get(address) }.is_some();
     if decide::probe(dial, by_kubelet, to_pod)
         && let Some(mark) = socket.mark_or_create()

@@ -10,13 +10,19 @@ use core::{
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops},
-    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_set_retval, bpf_sk_storage_get},
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_pidns_info, bpf_sk_lookup, bpf_sock, bpf_sock_addr,
+        bpf_sock_ops,
+    },
+    helpers::generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_get_ns_current_pid_tgid, bpf_set_retval,
+        bpf_sk_storage_get,
+    },
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
 use mesh_common::kernel::{Address, SocketMark};
 
-use crate::maps::SOCKETS;
+use crate::maps::{PID_NAMESPACE_DEVICE, PID_NAMESPACE_INODE, SOCKETS};
 
 /// IPPROTO_TCP.
 const TCP: u32 = 6;
@@ -88,6 +94,21 @@ macro_rules! write {
 pub(crate) fn current_cgroup() -> u64 {
     // SAFETY: the helper takes nothing and can not fail.
     unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// The process (not the thread) that runs the program, as the node's PID namespace numbers it; 0 when it is in another one.
+#[inline(always)]
+pub(crate) fn current_process() -> u32 {
+    // SAFETY: constants of the object, which the compiler must not take for those of the source.
+    let (device, inode) = unsafe { (read_volatile(&raw const PID_NAMESPACE_DEVICE), read_volatile(&raw const PID_NAMESPACE_INODE)) };
+    if inode == 0 {
+        // SAFETY: the helper takes nothing and can not fail.
+        return (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    }
+    let mut numbers = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: the helper writes the struct, whose size it is told.
+    let result = unsafe { bpf_get_ns_current_pid_tgid(device, inode, &raw mut numbers, size_of::<bpf_pidns_info>() as u32) };
+    if result == 0 { numbers.tgid } else { 0 }
 }
 
 /// A full socket. Exists only where the kernel has handed one out.

@@ -9,6 +9,7 @@
 //! | `TOKENS` | `TokenKey` → netns cookie of the owner | sock_ops, at the SYN | lookup | `Pod::max_tokens` a pod, 65,536 |
 //! | `ADDRESSES` | `Address` → netns cookie | node, at enrolment | lookup, connect | a pod's address each, 4096 |
 //! | `PROBERS` | cgroup id → 1 | node, at its start | connect | the kubelet's cgroups, 16 |
+//! | `PROBER_TASKS` | process id → 1 | node, when the kubelet starts or ends | connect | the kubelet, 16 |
 //! | `LISTENERS` | `ListenerKey` → listening socket | node, at enrolment | lookup | two an address, 8192 |
 //!
 //! `TUPLES` and `TOKENS` are plain hashes with a bound a pod: in an LRU one pod could evict another's entries. They
@@ -47,4 +48,15 @@ pub(crate) static ADDRESSES: HashMap<Address, u64> = HashMap::with_max_entries(M
 pub(crate) static PROBERS: HashMap<u64, u32> = HashMap::with_max_entries(16, 0);
 
 #[map]
+pub(crate) static PROBER_TASKS: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
+
+#[map]
 pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::with_max_entries(MAX_PODS * 8, 0);
+
+/// The PID namespace in which `PROBER_TASKS` numbers processes (`mesh_common::names`). Constants by the time that the verifier
+/// sees them: the branch not taken, with a helper that older kernels lack here, is never looked at.
+#[unsafe(no_mangle)]
+pub(crate) static PID_NAMESPACE_DEVICE: u64 = 0;
+/// See [`PID_NAMESPACE_DEVICE`].
+#[unsafe(no_mangle)]
+pub(crate) static PID_NAMESPACE_INODE: u64 = 0;

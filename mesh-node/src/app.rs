@@ -1,7 +1,11 @@
 //! The composition root: every part is made here, given what it needs, and started.
 
+mod kernel;
+mod uninstall;
+
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
@@ -14,6 +18,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::AbortHandle,
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tracing::{error, info, warn};
@@ -22,8 +27,16 @@ use crate::{
     admin::{self, Admin, Endpoint, Readiness, SetLog},
     authz, balance,
     config::{Config, LogFormat},
-    ebpf::{self, Kernel},
-    enrol::{Agent, LocalPods, agent::PodLimits, netns::Netns, record::Records, service::Service},
+    ebpf,
+    enrol::{
+        Agent, LocalPods,
+        agent::PodLimits,
+        cni::{Installer, Standing, keep},
+        handover::{self, Giver, Taker},
+        record::Records,
+        running::{Failures, Follower, Processes},
+        service::Service,
+    },
     hbone, http,
     identity::{Aliases, Certificates, ChannelRoots, Disk, GrpcAuthority, GrpcAuthoritySettings, channel},
     inbound::{Deliverer, Inbound},
@@ -36,10 +49,14 @@ use crate::{
     worker::Workers,
 };
 
+use kernel::{Probing, open_kernel};
+
 /// What a certificate is asked for; the authority may give less.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_hours(24);
 /// How often the order of programs at `connect()` is looked at.
 const ORDER_PATROL: Duration = Duration::from_secs(5);
+/// How long a new process waits for the disk, and for the addresses of the one before it.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a drain looks for the last connection.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
@@ -50,19 +67,15 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     for dir in [&runtime_dir, &state_dir] {
         private_dir(dir).with_context(|| format!("directory {}", dir.display()))?;
     }
-    let cgroup = match config.cgroup.clone() {
-        Some(cgroup) => cgroup,
-        None => ebpf::cgroup2_root().context("no cgroup v2 hierarchy is mounted: name its root with --cgroup")?,
-    };
-    let kernel = Kernel::open(&config.bpffs, &cgroup, &config.instance).context("the kernel programs can not be set up")?;
+    let plugin = config.cni.settings(&config.cluster, &runtime_dir, |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
+    let plugin = plugin.map(Installer::new);
     if config.uninstall {
-        kernel.uninstall().context("uninstalling")?;
-        remove_if_there(&runtime_dir.join("pods"))?;
-        info!("every capture of this instance is released");
-        return Ok(());
+        return uninstall::run(&config, plugin).await;
     }
-
-    let_probes_through(&kernel, &config.probe_cgroups)?;
+    // It stands still before the pins are touched.
+    let taker = taker(&config).await;
+    let kernel = open_kernel(&config)?;
+    let probes = Probing::new(&config)?;
 
     let workers = Arc::new(Workers::start(worker_count(&config)).context("worker threads")?);
     let (store, telemetry, pods) = (Store::new(), Telemetry::new(), Arc::new(LocalPods::default()));
@@ -81,7 +94,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let draining = watch::Sender::new(false);
     let names = Names::new(SystemResolver::new(&config.resolv_conf), names::PATIENCE);
     names.show(&telemetry.metrics);
-    let readiness = Arc::new(Readiness { behind_foreign: AtomicBool::new(false), draining });
+    let standing = Arc::new(if plugin.is_some() { Standing::default() } else { Standing::good() });
+    let readiness = Arc::new(Readiness { behind_foreign: AtomicBool::new(false), cni: standing.clone(), draining });
     let settings = hbone::Settings { drain_timeout: config.drain, ..hbone::Settings::default() };
 
     let requests = http::Limits { head: config.http_head_timeout, body: config.http_body_timeout, ..http::Limits::default() };
@@ -128,6 +142,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         limits: PodLimits { connections: config.pod_connections, tunnel_bytes: config.pod_tunnel_mib << 20 },
         routings: Arc::default(),
         changes: tokio::sync::Mutex::default(),
+        retired: AtomicBool::new(false),
         entries: Mutex::default(),
     });
 
@@ -142,16 +157,30 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     };
     tokio::spawn(client.run());
     let authority =
-        GrpcAuthoritySettings { token: config.token_file.clone(), cluster: "Kubernetes".into(), validity: CERTIFICATE_VALIDITY };
-    tokio::spawn(certificates.clone().run(Arc::new(GrpcAuthority::new(controller, authority))));
-    tokio::spawn(reporter.run());
+        GrpcAuthoritySettings { token: config.token_file.clone(), cluster: config.cluster.clone(), validity: CERTIFICATE_VALIDITY };
+    tokio::spawn(certificates.clone().run(Arc::new(GrpcAuthority::new(controller.clone(), authority))));
+    let mut services = vec![tokio::spawn(reporter.run()).abort_handle()];
     tokio::spawn(authz::watch(store.clone(), telemetry.clone()));
     tokio::spawn(balance::forget(store.clone(), agent.pods.clone()));
 
     // Before anybody may enrol: what was captured is served again first.
+    if let Some(taker) = taker {
+        take_over(taker, &agent).await;
+    }
     agent.adopt().await;
     tokio::spawn(agent.clone().patrol());
-    tokio::spawn(watch_order(agent.clone(), readiness.clone()));
+    services.push(tokio::spawn(watch_order(agent.clone(), readiness.clone())).abort_handle());
+    services.extend(probes.start(&agent)?);
+    let failures = Arc::new(Failures::default());
+    let follower = Follower {
+        node: config.name.clone(),
+        channel: controller,
+        token: token(&config.token_file),
+        agent: agent.clone(),
+        processes: Processes::new("/proc", "/run/netns"),
+        failures: failures.clone(),
+    };
+    services.push(tokio::spawn(follower.run()).abort_handle());
 
     let admin = Arc::new(Admin {
         node: config.name.clone(),
@@ -166,20 +195,65 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         set_log,
         log: Mutex::new(config.log.clone()),
     });
-    serve_admin(&config, &admin).await?;
+    services.extend(serve_admin(&config, &admin).await?);
     let enrol = admin::bind_unix(&runtime_dir.join("enrol.sock")).context("enrolment socket")?;
-    let server = tonic::transport::Server::builder().add_service(EnrolmentServiceServer::new(Service(agent)));
+    let server = tonic::transport::Server::builder().add_service(EnrolmentServiceServer::new(Service { agent: agent.clone(), failures }));
     tokio::spawn(async move {
         if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(enrol)).await {
             error!(error = %chain(&error), "pods can no longer be enrolled");
         }
     });
+    // Whoever it makes ask is answered from here on.
+    if let Some(plugin) = plugin {
+        services.push(tokio::spawn(keep(plugin, standing)).abort_handle());
+    }
+    let retired = watch::Sender::new(false);
+    let giver =
+        Giver { node: config.name.clone(), instance: config.instance.clone(), agent, services, retired: retired.clone() };
+    let next = admin::bind_unix(&runtime_dir.join(handover::SOCKET)).and_then(admin::blocking).context("handover socket")?;
+    handover::serve(next, giver).context("handover socket")?;
     info!(node = config.name, instance = config.instance, "the node proxy runs");
-    finish(&config, &readiness, &telemetry).await
+    finish(&config, &readiness, retired.subscribe(), &telemetry).await
+}
+
+/// Has the process that runs stand still. One that can not be spoken to is left alone: its listeners are then replaced.
+async fn taker(config: &Config) -> Option<Taker> {
+    let (socket, node, instance) = (config.runtime_dir.join(handover::SOCKET), config.name.clone(), config.instance.clone());
+    let connected = tokio::task::spawn_blocking(move || Taker::connect(&socket, &node, &instance)).await;
+    match connected {
+        Ok(Ok(taker)) => taker,
+        Ok(Err(error)) => {
+            warn!(error = %chain(&error), "the process that runs does not hand over: its pods are taken up as after a crash");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Serves what the process that runs served, before it stops.
+async fn take_over(mut taker: Taker, agent: &Arc<Agent>) {
+    // What is on disk is read in a moment; a connection that comes before it would wait.
+    let mut snapshots = agent.store.subscribe();
+    let _ = tokio::time::timeout(HANDOVER_PATIENCE, async {
+        while agent.store.generation() == 0 && snapshots.changed().await.is_ok() {}
+    })
+    .await;
+    let taken = tokio::task::spawn_blocking(move || taker.take().map(|taken| (taker, taken))).await;
+    let (taker, taken) = match taken {
+        Ok(Ok(taken)) => taken,
+        Ok(Err(error)) => return warn!(error = %chain(&error), "the process that runs broke off its handover"),
+        Err(_) => return,
+    };
+    agent.take_over(taken).await;
+    match tokio::task::spawn_blocking(move || taker.done()).await {
+        Ok(Ok(())) => info!("the process that ran no longer accepts connections"),
+        Ok(Err(error)) => warn!(error = %chain(&error), "the process that ran may still accept connections"),
+        Err(_) => {}
+    }
 }
 
 /// Waits for a signal or a request to drain, and then for open connections.
-async fn finish(config: &Config, readiness: &Readiness, telemetry: &Telemetry) -> Result<()> {
+async fn finish(config: &Config, readiness: &Readiness, mut retired: watch::Receiver<bool>, telemetry: &Telemetry) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut draining = readiness.draining.subscribe();
@@ -187,6 +261,13 @@ async fn finish(config: &Config, readiness: &Readiness, telemetry: &Telemetry) -
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         _ = draining.wait_for(|draining| *draining) => {}
+        // Everything goes on but for new connections. Ending by itself, it would be started again and take everything back.
+        Ok(_) = retired.wait_for(|retired| *retired) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
     }
     readiness.draining.send_replace(true);
     info!(connections = telemetry.count(), within = ?config.drain, "draining");
@@ -204,16 +285,30 @@ async fn finish(config: &Config, readiness: &Readiness, telemetry: &Telemetry) -
     Ok(())
 }
 
-async fn serve_admin(config: &Config, admin: &Arc<Admin>) -> Result<()> {
+async fn serve_admin(config: &Config, admin: &Arc<Admin>) -> Result<Vec<AbortHandle>> {
+    let mut serving = Vec::new();
     for (address, endpoint) in
         [(config.admin, Endpoint::Admin), (config.metrics, Endpoint::Metrics), (config.ready, Endpoint::Ready)]
     {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-        tokio::spawn(admin::serve_tcp(listener, endpoint, admin.clone()));
+        let listener = bind(address).await.with_context(|| format!("listening on {address}"))?;
+        serving.push(tokio::spawn(admin::serve_tcp(listener, endpoint, admin.clone())).abort_handle());
     }
     let socket = admin::bind_unix(&config.runtime_dir.join("admin.sock")).context("admin socket")?;
     tokio::spawn(admin::serve_unix(socket, Endpoint::Admin, admin.clone()));
-    Ok(())
+    Ok(serving)
+}
+
+/// The process before this one may be about to give the address up.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = tokio::time::Instant::now() + HANDOVER_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// A foreign program that runs before ours at `connect()` may rewrite what the application dialled before we see it.
@@ -248,21 +343,6 @@ fn observe(config: &Config, telemetry: &Telemetry) -> Result<()> {
     Ok(())
 }
 
-/// The kubelet's probes come from this process's own namespace, by processes of the cgroups named.
-fn let_probes_through(kernel: &Kernel, cgroups: &[PathBuf]) -> Result<()> {
-    if cgroups.is_empty() {
-        return Ok(());
-    }
-    let id = |path: &PathBuf| {
-        let metadata = fs::metadata(path).with_context(|| format!("--probe-cgroup {}", path.display()))?;
-        // On cgroup v2 a group's id is the inode of its folder.
-        Ok(std::os::unix::fs::MetadataExt::ino(&metadata))
-    };
-    let ids = cgroups.iter().map(id).collect::<Result<Vec<u64>>>()?;
-    let own = Netns::open("/proc/self/ns/net").and_then(|netns| netns.cookie()).context("the node's own namespace")?;
-    kernel.let_probes_through(own, &ids).context("letting probes through")
-}
-
 fn worker_count(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     config.workers.map_or_else(cores, usize::from)
@@ -280,11 +360,4 @@ fn private_dir(path: &Path) -> Result<()> {
         bail!("is not a directory");
     }
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

@@ -1,8 +1,12 @@
 //! The node's settings: command line or environment, read and checked before anything is opened.
 
+mod cni;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
+
+pub use cni::CniArguments;
 
 /// Captures this node's pods and carries their traffic.
 #[derive(Clone, Debug, Parser)]
@@ -36,9 +40,17 @@ pub struct Config {
     #[arg(long, env = "KEELSON_TOKEN_FILE")]
     pub token_file: PathBuf,
 
-    /// Root of the cgroup v2 hierarchy [default: found in /proc/self/mounts]
+    /// Name of the cluster, the first part of its workloads' uids
+    #[arg(long, env = "KEELSON_CLUSTER", default_value = "Kubernetes")]
+    pub cluster: String,
+
+    /// Root of the cgroup v2 hierarchy, or the folder with `unified` where v1 is in use as well [default: found in /proc/self/mountinfo]
     #[arg(long, env = "KEELSON_CGROUP")]
     pub cgroup: Option<PathBuf>,
+
+    /// Whose probes reach this node's pods whatever policy says, beside --probe-cgroup
+    #[arg(long, env = "KEELSON_PROBES", value_enum, default_value_t = Probes::None)]
+    pub probes: Probes,
 
     /// A cgroup v2 folder of the kubelet's: its probes reach this node's pods whatever policy says; may be repeated
     #[arg(long = "probe-cgroup", env = "KEELSON_PROBE_CGROUPS", value_delimiter = ':')]
@@ -115,9 +127,24 @@ pub struct Config {
     #[arg(long, env = "KEELSON_TRACE_SAMPLING", default_value_t = 1.0)]
     pub trace_sampling: f64,
 
-    /// Release every capture of this instance, remove all its pins and exit
+    #[command(flatten)]
+    pub cni: CniArguments,
+
+    /// Take the CNI plugin away, release every capture of this instance, remove all its pins and files, and exit
     #[arg(long)]
     pub uninstall: bool,
+
+    /// After that, say so on the readiness address until SIGTERM
+    #[arg(long, requires = "uninstall")]
+    pub stay: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probes {
+    /// Nobody's
+    None,
+    /// The kubelet's, found among the processes of this node's PID namespace
+    Kubelet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

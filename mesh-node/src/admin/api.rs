@@ -13,12 +13,20 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::{dump, server::Endpoint};
-use crate::{enrol::Agent, identity::Certificates, state::Store, telemetry::Telemetry, worker::Workers};
+use crate::{
+    enrol::{Agent, cni::Standing},
+    identity::Certificates,
+    state::Store,
+    telemetry::Telemetry,
+    worker::Workers,
+};
 
 /// Whether the node is able to serve, and if not, why.
 pub struct Readiness {
     /// A foreign program runs before ours at `connect()`: it may hide what applications dial.
     pub behind_foreign: AtomicBool,
+    /// Pods that start now would not be captured first.
+    pub cni: Arc<Standing>,
     pub draining: watch::Sender<bool>,
 }
 
@@ -67,16 +75,17 @@ impl Admin {
     }
 
     /// Why the node is not ready; nothing when it is.
-    fn unready(&self) -> Vec<&'static str> {
+    fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.store.generation() == 0 {
-            reasons.push("no configuration yet: neither from the controller nor on disk");
+            reasons.push("no configuration yet: neither from the controller nor on disk".to_owned());
         }
         if self.readiness.behind_foreign.load(Relaxed) {
-            reasons.push("a foreign program runs before ours at connect(): see meshctl check");
+            reasons.push("a foreign program runs before ours at connect(): see meshctl check".to_owned());
         }
+        reasons.extend(self.readiness.cni.problem());
         if *self.readiness.draining.borrow() {
-            reasons.push("draining");
+            reasons.push("draining".to_owned());
         }
         reasons
     }

@@ -5,4 +5,4 @@ mod dump;
 mod server;
 
 pub use api::{Admin, Readiness, SetLog};
-pub use server::{Endpoint, bind_unix, serve_tcp, serve_unix};
+pub use server::{Endpoint, bind_unix, blocking, serve_tcp, serve_unix};

@@ -55,6 +55,13 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// The same listener for a thread that waits.
+pub fn blocking(listener: UnixListener) -> io::Result<std::os::unix::net::UnixListener> {
+    let listener = listener.into_std()?;
+    listener.set_nonblocking(false)?;
+    Ok(listener)
+}
+
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, endpoint: Endpoint, admin: Arc<Admin>) {
     let service = service_fn(|request| {
         let admin = admin.clone();

@@ -18,11 +18,14 @@ use aya::{
 };
 use mesh_common::{
     kernel::{Address, ListenerKey, ListenerKind, Original, Pod, SocketMark, TokenKey, TupleKey, Usage},
-    names::{self, ADDRESSES, LISTENERS, LOOKUP, PODS, PROBERS, SOCKETS, TOKENS, TUPLES, USAGE},
+    names::{
+        self, ADDRESSES, LISTENERS, LOOKUP, PID_NAMESPACE_DEVICE, PID_NAMESPACE_INODE, PODS, PROBER_TASKS, PROBERS, SOCKETS, TOKENS,
+        TUPLES, USAGE,
+    },
 };
 
 use super::{
-    AdoptedPod, AttachPoint, EbpfError, MapEntries, PodCapture, ProgramAt, SocketMarks,
+    AdoptedPod, AttachPoint, EbpfError, MapEntries, PidNamespace, PodCapture, Probers, ProgramAt, SocketMarks,
     pins::{self, Pins, PodPin},
     sys::{self, LinkTarget},
     table::Table,
@@ -48,6 +51,7 @@ pub struct Kernel {
     tokens: Table<TokenKey, u64>,
     addresses: Table<Address, u64>,
     probers: Table<u64, u32>,
+    prober_tasks: Table<u32, u32>,
     listeners: Table<ListenerKey, RawFd>,
 }
 
@@ -58,10 +62,17 @@ impl Kernel {
     /// Pods that are pinned stay captured throughout, and connections to them are refused until they are enrolled again
     /// with listeners of this process.
     pub fn open(bpffs: &Path, cgroup: &Path, instance: &str) -> Result<Self, EbpfError> {
+        Self::open_numbering(bpffs, cgroup, instance, PidNamespace::First)
+    }
+
+    /// The same for a node that knows processes by the numbers of that namespace ([`Probers::processes`]).
+    ///
+    /// Another namespace than the machine's first one needs Linux 6.10.
+    pub fn open_numbering(bpffs: &Path, cgroup: &Path, instance: &str, processes: PidNamespace) -> Result<Self, EbpfError> {
         let cgroup_path = cgroup;
         let cgroup = pins::open_cgroup2(cgroup_path)?;
         let pins = Pins::prepare(bpffs, instance)?;
-        let mut object = load_object(&pins)?;
+        let mut object = load_object(&pins, processes)?;
         let lookup_program = load_program(&mut object, LOOKUP)?;
         let kernel = Self {
             lookup_program,
@@ -72,6 +83,7 @@ impl Kernel {
             tokens: table(&object, TOKENS)?,
             addresses: table(&object, ADDRESSES)?,
             probers: table(&object, PROBERS)?,
+            prober_tasks: table(&object, PROBER_TASKS)?,
             listeners: table(&object, LISTENERS)?,
             pins,
             cgroup,
@@ -143,15 +155,11 @@ impl Kernel {
         adopted.collect()
     }
 
-    /// Lets probes through to the apps of this node's pods: connections from the node's own namespace (`netns_cookie`)
-    /// by processes of the cgroups with these ids. Replaces what was set before.
-    pub fn let_probes_through(&self, netns_cookie: u64, cgroups: &[u64]) -> Result<(), EbpfError> {
-        for old in self.probers.keys()?.into_iter().filter(|old| !cgroups.contains(old)) {
-            self.probers.remove(&old)?;
-        }
-        for cgroup in cgroups {
-            self.probers.insert(cgroup, &1)?;
-        }
+    /// Lets probes through to the apps of this node's pods: connections from the node's own namespace (`netns_cookie`) by these
+    /// probers. Replaces what was set before.
+    pub fn let_probes_through(&self, netns_cookie: u64, Probers { cgroups, processes }: &Probers) -> Result<(), EbpfError> {
+        replace(&self.probers, cgroups)?;
+        replace(&self.prober_tasks, processes)?;
         if self.usage.get(&netns_cookie)?.is_none() {
             self.usage.insert(&netns_cookie, &Usage::default())?;
         }
@@ -337,8 +345,21 @@ impl Kernel {
     }
 }
 
-fn load_object(pins: &Pins) -> Result<Ebpf, EbpfError> {
+/// Makes these the keys of a table.
+fn replace<K: aya::Pod + PartialEq>(table: &Table<K, u32>, keys: &[K]) -> Result<(), EbpfError> {
+    for old in table.keys()?.into_iter().filter(|old| !keys.contains(old)) {
+        table.remove(&old)?;
+    }
+    keys.iter().try_for_each(|key| table.insert(key, &1))
+}
+
+fn load_object(pins: &Pins, processes: PidNamespace) -> Result<Ebpf, EbpfError> {
+    let (device, inode) = match processes {
+        PidNamespace::First => (0_u64, 0_u64),
+        PidNamespace::Nested { device, inode } => (device, inode),
+    };
     let mut loader = EbpfLoader::new();
+    loader.override_global(PID_NAMESPACE_DEVICE, &device, true).override_global(PID_NAMESPACE_INODE, &inode, true);
     for name in names::MAPS {
         loader.map_pin_path(name, pins.map(name));
     }

@@ -9,6 +9,7 @@ mod marks;
 mod order;
 mod pins;
 mod pods;
+mod probers;
 mod sys;
 mod table;
 
@@ -19,5 +20,6 @@ pub use error::EbpfError;
 pub use kernel::Kernel;
 pub use marks::{Exempt, SocketMarks};
 pub use order::{AttachPoint, Owner, ProgramAt, foreign_ahead};
-pub use pins::cgroup2_root;
+pub use pins::{cgroup2_in, cgroup2_root};
 pub use pods::{AdoptedPod, Bounds, MapEntries, PodCapture, uid_hash};
+pub use probers::{PidNamespace, Probers};

@@ -114,6 +114,16 @@ pub(super) fn remove_link(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The root of cgroup2 in a folder that holds the control groups of a host: the folder itself, or `unified` in it where v1 is in use
+/// as well.
+pub fn cgroup2_in(folder: &Path) -> PathBuf {
+    let unified = folder.join("unified");
+    if is_mounted(&unified, CGROUP2_SUPER_MAGIC).unwrap_or(false) && !is_mounted(folder, CGROUP2_SUPER_MAGIC).unwrap_or(false) {
+        return unified;
+    }
+    folder.to_owned()
+}
+
 /// Where cgroup2 is mounted in this mount namespace: the first such mount, `None` without one.
 pub fn cgroup2_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;

@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt::TcpFastOpenConnect};
 use scene::{Machine, accept, add_address, assert_joined, new_netns, reach, soon, try_accept, two_pods, veth};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{AttachPoint, Bounds, Exempt, Kernel, MapEntries, Owner, foreign_ahead, sys, uid_hash};
+use super::{AttachPoint, Bounds, Exempt, Kernel, MapEntries, Owner, Probers, foreign_ahead, sys, uid_hash};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -316,13 +316,19 @@ fn the_kubelets_probes_reach_the_app_and_nobody_elses() {
         let app = pod.listen(to);
         let to = app.local_addr().expect("bound").to_string();
         // Somebody else on the node: judged like any plaintext.
-        kernel.let_probes_through(cookie, &[u64::MAX]).expect("set");
+        let nobody = Probers { cgroups: vec![u64::MAX], processes: vec![u32::MAX] };
+        kernel.let_probes_through(cookie, &nobody).expect("set");
         let stranger = node.connect(&to).expect("steered");
         assert_joined(&stranger, accept(&pod.listeners.plaintext));
         // The kubelet.
-        kernel.let_probes_through(cookie, &[own_cgroup()]).expect("set");
-        let probe = node.connect(&to).expect("let through");
-        assert_joined(&probe, accept(&app));
+        for kubelet in [
+            Probers { cgroups: vec![own_cgroup()], ..Probers::default() },
+            Probers { processes: vec![std::process::id()], ..Probers::default() },
+        ] {
+            kernel.let_probes_through(cookie, &kubelet).expect("set");
+            let probe = node.connect(&to).expect("let through");
+            assert_joined(&probe, accept(&app));
+        }
     }
     // The node's own namespace is not captured: its connections go where they want to.
     let outside = node.listen("10.9.0.1:0");

@@ -24,6 +24,7 @@ use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 use super::{
+    handover::{Taken, wire::Parcel},
     listeners::Listeners,
     netns::{Netns, NetnsError},
     pod::{ConnectionCount, EndpointsInFlight, Lane, LocalPods, Pod, PodDial},
@@ -68,6 +69,8 @@ pub enum EnrolError {
     Record(#[source] std::io::Error),
     #[error("address {address} belongs to {holder}, which is captured on this node")]
     AddressTaken { address: IpAddr, holder: WorkloadUid },
+    #[error("another process serves this node's pods now")]
+    Retired,
 }
 
 /// Limits that one pod may not exceed.
@@ -97,6 +100,8 @@ pub struct Agent {
     pub routings: Arc<Routings>,
     /// One change at a time: enrolling costs milliseconds.
     pub changes: tokio::sync::Mutex<()>,
+    /// Another process has taken over: no pod joins or leaves here any more.
+    pub retired: AtomicBool,
     pub entries: Mutex<BTreeMap<WorkloadUid, Entry>>,
 }
 
@@ -104,6 +109,8 @@ pub struct Agent {
 pub struct Entry {
     record: Remembered,
     pod: Arc<Pod>,
+    /// For the process after this one.
+    listeners: Listeners,
     accepting: Vec<AbortHandle>,
     /// Keeps the certificate of the pod's identity; the identity follows the mesh's trust domain.
     certificate: Option<(Identity, identity::Guard)>,
@@ -114,6 +121,8 @@ pub struct Entry {
 pub struct PodStatus {
     pub record: PodRecord,
     pub leaving: bool,
+    /// Its network namespace is there.
+    pub alive: bool,
     pub connections: usize,
     pub cpu: Duration,
 }
@@ -125,6 +134,7 @@ impl Agent {
     pub async fn enrol(&self, record: PodRecord, running: bool) -> Result<(), EnrolError> {
         validate(&record)?;
         let _one_at_a_time = self.changes.lock().await;
+        self.is_serving()?;
         let uid = record.workload_uid();
         if self.lock().get(&uid).is_some_and(|entry| entry.record.pod == record && !entry.leaving && is_alive(&entry.record)) {
             return Ok(());
@@ -133,14 +143,17 @@ impl Agent {
             self.drop_pod(&uid)?;
         }
         self.refuse_taken_addresses(&record)?;
-        self.capture(record, running).await
+        self.capture(record, running, None).await
     }
 
-    /// Lets a pod go. Unknown pods are gone already.
-    pub async fn unenrol(&self, uid: &WorkloadUid) -> Result<(), EnrolError> {
+    /// Lets a pod go. Unknown pods are gone already, and so is one that was enrolled with another `pod_uid`.
+    pub async fn unenrol(&self, uid: &WorkloadUid, pod_uid: Option<&str>) -> Result<(), EnrolError> {
         let pod = {
             let mut entries = self.lock();
             let Some(entry) = entries.get_mut(uid) else { return Ok(()) };
+            if pod_uid.is_some_and(|pod_uid| pod_uid != entry.record.pod.pod_uid) {
+                return Ok(());
+            }
             entry.leaving = true;
             entry.pod.clone()
         };
@@ -155,7 +168,53 @@ impl Agent {
             tokio::spawn(async move { drop(reporter.release(&uid).await) });
         }
         let _one_at_a_time = self.changes.lock().await;
-        self.drop_pod(uid)
+        self.is_serving()?;
+        // Meanwhile another pod of that name may have joined.
+        let replaced = self.lock().get(uid).is_some_and(|entry| !Arc::ptr_eq(&entry.pod, &pod));
+        if replaced { Ok(()) } else { self.drop_pod(uid) }
+    }
+
+    /// Takes up what the process before this one hands over, with its listeners.
+    pub async fn take_over(self: &Arc<Self>, taken: Vec<Taken>) {
+        for Taken { parcel: Parcel { pod, running, leaving }, listeners } in taken {
+            let uid = pod.pod.workload_uid();
+            match self.capture(pod.pod, running, Some(listeners)).await {
+                Ok(()) => info!(%uid, "pod taken over"),
+                Err(error) => error!(%uid, error = %chain(&error), "a pod could not be taken over; its traffic is refused"),
+            }
+            if leaving {
+                let agent = self.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = agent.unenrol(&uid, None).await {
+                        error!(%uid, error = %chain(&error), "a pod that leaves could not be released");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Every pod with its listeners, for the process after this one. Nothing may change meanwhile.
+    pub fn parcels(&self) -> std::io::Result<Vec<(Parcel, Listeners)>> {
+        let parcel = |entry: &Entry| {
+            let running = entry.pod.plaintext_passes.load(Relaxed);
+            let parcel = Parcel { pod: entry.record.clone(), running, leaving: entry.leaving };
+            Ok((parcel, entry.listeners.try_clone()?))
+        };
+        self.lock().values().map(parcel).collect()
+    }
+
+    /// Stops accepting, and changes nothing any more: another process does.
+    pub fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.routings.retire();
+        self.reporter.retire();
+        for entry in self.lock().values() {
+            entry.accepting.iter().for_each(AbortHandle::abort);
+        }
+    }
+
+    fn is_serving(&self) -> Result<(), EnrolError> {
+        if self.retired.load(Relaxed) { Err(EnrolError::Retired) } else { Ok(()) }
     }
 
     /// Takes up what was captured when the node ended. What can not be taken up is released.
@@ -169,9 +228,11 @@ impl Agent {
         };
         for remembered in remembered {
             match remembered {
+                // Handed over with its listeners.
+                Ok(remembered) if self.lock().contains_key(&remembered.pod.workload_uid()) => {}
                 Ok(remembered) if is_alive(&remembered) => {
                     let uid = remembered.pod.workload_uid();
-                    match self.capture(remembered.pod, true).await {
+                    match self.capture(remembered.pod, true, None).await {
                         Ok(()) => info!(%uid, "pod taken up again"),
                         Err(error) => {
                             error!(%uid, error = %chain(&error), "a captured pod could not be taken up; its traffic is refused");
@@ -209,18 +270,20 @@ impl Agent {
         let row = |entry: &Entry| PodStatus {
             record: entry.record.pod.clone(),
             leaving: entry.leaving,
+            alive: netns_exists(&entry.pod),
             connections: entry.pod.connections.open(),
             cpu: entry.pod.lanes.iter().map(|lane| lane.cost.total()).sum(),
         };
         self.lock().values().map(row).collect()
     }
 
-    async fn capture(&self, record: PodRecord, running: bool) -> Result<(), EnrolError> {
+    /// `handed`: the listeners of the process before this one; without, they are opened.
+    async fn capture(&self, record: PodRecord, running: bool, handed: Option<Listeners>) -> Result<(), EnrolError> {
         let netns = Arc::new(Netns::open(&record.netns_path)?);
         let cookie = netns.cookie()?;
         let primary = record.addresses[0];
         let (listeners, ifindex) = netns.run(|| {
-            let listeners = Listeners::open().map_err(EnrolError::Listen)?;
+            let listeners = handed.map_or_else(Listeners::open, Ok).map_err(EnrolError::Listen)?;
             Ok::<_, EnrolError>((listeners, interface_of(primary).ok_or(EnrolError::NoInterface { address: primary })?))
         })??;
         let routing = self.routings.set_up(cookie, &netns).await?;
@@ -238,11 +301,13 @@ impl Agent {
             hbone: listeners.hbone.as_fd(),
             bounds: Bounds::default(),
         })?;
+        let kept = listeners.try_clone().map_err(EnrolError::Listen)?;
         let accepting = self.accept(&pod, listeners);
         self.pods.insert(&pod);
         let uid = pod.uid.clone();
-        self.lock()
-            .insert(uid.clone(), Entry { record: remembered, pod: pod.clone(), accepting, certificate: None, leaving: false });
+        let entry =
+            Entry { record: remembered, pod: pod.clone(), listeners: kept, accepting, certificate: None, leaving: false };
+        self.lock().insert(uid.clone(), entry);
         self.follow_snapshot();
         self.telemetry.metrics.pods.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
         self.announce(pod, running);
@@ -332,22 +397,26 @@ impl Agent {
         self.telemetry.metrics.forget_pod(&entry.pod.namespace, &entry.pod.name);
         self.records.forget(&uid.0).map_err(EnrolError::Record)?;
         tokio::spawn(async move {
+            let Entry { record: _, pod: _, listeners, accepting, certificate, leaving: _ } = entry;
             tokio::time::sleep(LINGER).await;
-            entry.accepting.iter().for_each(AbortHandle::abort);
-            drop(entry.certificate);
+            accepting.iter().for_each(AbortHandle::abort);
+            drop((listeners, certificate));
         });
         info!(%uid, "pod released");
         Ok(())
     }
 
     async fn bury_the_dead(&self) {
+        if self.retired.load(Relaxed) {
+            return;
+        }
         let dead: Vec<WorkloadUid> = {
             let entries = self.lock();
             entries.iter().filter(|(_, entry)| !netns_exists(&entry.pod)).map(|(uid, _)| uid.clone()).collect()
         };
         for uid in dead {
             warn!(%uid, "the pod's network namespace is gone: un-enrolling it");
-            if let Err(error) = self.unenrol(&uid).await {
+            if let Err(error) = self.unenrol(&uid, None).await {
                 error!(%uid, error = %chain(&error), "a dead pod could not be un-enrolled");
             }
         }

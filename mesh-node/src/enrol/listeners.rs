@@ -29,6 +29,13 @@ impl Listeners {
         Ok(Self { outbound, plaintext: listen()?, hbone: listen()? })
     }
 
+    /// The same sockets by descriptors of their own.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let Self { outbound, plaintext, hbone } = self;
+        let outbound = outbound.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { outbound, plaintext: plaintext.try_clone()?, hbone: hbone.try_clone()? })
+    }
+
     pub fn outbound_ports(&self) -> io::Result<Vec<u16>> {
         self.outbound.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
     }

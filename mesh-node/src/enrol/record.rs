@@ -16,6 +16,9 @@ use crate::ebpf;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRecord {
     pub uid: String,
+    /// Kubernetes' metadata.uid, which tells a pod from a later one of the same name; empty where there is none.
+    #[serde(default)]
+    pub pod_uid: String,
     pub namespace: String,
     pub name: String,
     pub service_account: String,

@@ -10,7 +10,10 @@ use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use futures_util::TryStreamExt;
@@ -69,7 +72,11 @@ pub enum RoutingError {
 /// One a namespace, counted: open connections keep the routing of a pod that has left, and the pod may have joined again
 /// by the time that they end. Whoever ends last takes it away.
 #[derive(Default)]
-pub struct Routings(Mutex<HashMap<u64, Standing>>);
+pub struct Routings {
+    standing: Mutex<HashMap<u64, Standing>>,
+    /// Another process serves the pods: what stands is its own.
+    retired: AtomicBool,
+}
 
 /// What was changed in a namespace.
 struct Standing {
@@ -90,7 +97,7 @@ impl Routings {
     /// Adds sysctls, rules and routes in the namespace with this cookie; what is there already (a node that restarted) is
     /// left as it is.
     pub async fn set_up(self: &Arc<Self>, cookie: u64, netns: &Arc<Netns>) -> Result<DeliveryRouting, RoutingError> {
-        let mut standing = self.0.lock().await;
+        let mut standing = self.standing.lock().await;
         match standing.entry(cookie) {
             Entry::Occupied(mut one) => one.get_mut().users += 1,
             Entry::Vacant(none) => drop(none.insert(Standing::add(netns.clone()).await?)),
@@ -98,9 +105,17 @@ impl Routings {
         Ok(DeliveryRouting { cookie, routings: self.clone(), runtime: tokio::runtime::Handle::current() })
     }
 
+    /// From here on nothing is taken away.
+    pub fn retire(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
     async fn leave(&self, cookie: u64) {
+        if self.retired.load(Relaxed) {
+            return;
+        }
         // Held to the end: nobody may count on what is being removed.
-        let mut standing = self.0.lock().await;
+        let mut standing = self.standing.lock().await;
         let Entry::Occupied(mut one) = standing.entry(cookie) else { return };
         one.get_mut().users -= 1;
         if one.get().users == 0 {

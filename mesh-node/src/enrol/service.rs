@@ -12,10 +12,15 @@ use tracing::warn;
 use super::{
     agent::{Agent, EnrolError},
     record::PodRecord,
+    running::Failures,
 };
 use crate::state::client::chain;
 
-pub struct Service(pub Arc<Agent>);
+pub struct Service {
+    pub agent: Arc<Agent>,
+    /// Pods that run here, belong to the mesh and could not be captured.
+    pub failures: Arc<Failures>,
+}
 
 #[tonic::async_trait]
 impl EnrolmentService for Service {
@@ -24,11 +29,12 @@ impl EnrolmentService for Service {
         let running = request.running;
         let record = record(request)?;
         let uid = record.uid.clone();
-        self.0.enrol(record, running).await.map_err(|error| {
+        self.agent.enrol(record, running).await.map_err(|error| {
             warn!(uid, error = %chain(&error), "pod refused");
             match error {
                 EnrolError::Invalid { .. } => Status::invalid_argument(chain(&error)),
                 EnrolError::AddressTaken { .. } => Status::already_exists(chain(&error)),
+                EnrolError::Retired => Status::unavailable(chain(&error)),
                 _ => Status::failed_precondition(chain(&error)),
             }
         })?;
@@ -36,13 +42,16 @@ impl EnrolmentService for Service {
     }
 
     async fn unenrol(&self, request: Request<UnenrolRequest>) -> Result<Response<UnenrolResponse>, Status> {
-        let uid = mesh_policy::model::WorkloadUid(request.into_inner().workload_uid.into());
-        self.0.unenrol(&uid).await.map_err(|error| Status::internal(chain(&error)))?;
+        let UnenrolRequest { workload_uid, pod_uid } = request.into_inner();
+        let uid = mesh_policy::model::WorkloadUid(workload_uid.into());
+        let pod_uid = Some(pod_uid.as_str()).filter(|uid| !uid.is_empty());
+        self.agent.unenrol(&uid, pod_uid).await.map_err(|error| Status::internal(chain(&error)))?;
         Ok(Response::new(UnenrolResponse {}))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let pods = self.0.status().into_iter().map(|status| EnrolledPod {
+        let mut pods = self.failures.list();
+        pods.extend(self.agent.status().into_iter().map(|status| EnrolledPod {
             workload_uid: status.record.uid,
             namespace: status.record.namespace,
             name: status.record.name,
@@ -51,9 +60,9 @@ impl EnrolmentService for Service {
             addresses: status.record.addresses.iter().map(ToString::to_string).collect(),
             state: if status.leaving { PodState::Releasing } else { PodState::Captured }.into(),
             message: String::new(),
-            pod_uid: String::new(),
-        });
-        Ok(Response::new(ListResponse { pods: pods.collect() }))
+            pod_uid: status.record.pod_uid,
+        }));
+        Ok(Response::new(ListResponse { pods }))
     }
 }
 
@@ -64,6 +73,7 @@ fn record(request: EnrolRequest) -> Result<PodRecord, Status> {
     let addresses = request.addresses.iter().map(address).collect::<Result<_, _>>()?;
     Ok(PodRecord {
         uid: request.workload_uid,
+        pod_uid: request.pod_uid,
         namespace: request.namespace,
         name: request.name,
         service_account: request.service_account,

@@ -51,7 +51,8 @@ impl StateFile {
     }
 
     pub fn save(&self, encoded: &[u8]) -> Result<(), DiskError> {
-        let beside = self.0.with_extension("new");
+        // Two processes of the node may run for a while.
+        let beside = self.0.with_extension(format!("{}.new", std::process::id()));
         let write = || -> io::Result<()> {
             let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.set_permissions(fs::Permissions::from_mode(0o600))?;

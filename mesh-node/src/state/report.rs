@@ -102,6 +102,11 @@ impl Reporter {
         self.call(uid, CaptureState::Releasing).await
     }
 
+    /// Says nothing more: another process reports for this node.
+    pub fn retire(&self) {
+        self.lock().clear();
+    }
+
     /// Keeps the controller informed, for ever.
     pub async fn run(self: Arc<Self>) {
         let mut connected = self.connected.clone();

@@ -22,7 +22,7 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    ebpf::{Bounds, EbpfError, Kernel, PodCapture, cgroup2_root},
+    ebpf::{Bounds, EbpfError, Kernel, PidNamespace, PodCapture, cgroup2_root},
     enrol::netns::Netns,
 };
 
@@ -60,7 +60,8 @@ impl Machine {
     }
 
     fn try_open(&self, instance: &str) -> Result<Kernel, EbpfError> {
-        Kernel::open(&self.bpffs, &cgroup2_root().expect("a cgroup2 mount"), instance)
+        let processes = PidNamespace::own().expect("/proc");
+        Kernel::open_numbering(&self.bpffs, &cgroup2_root().expect("a cgroup2 mount"), instance, processes)
     }
 
     /// The folder of all instances' pins.
