@@ -46,11 +46,22 @@ pub struct Settings {
     pub cluster: Arc<str>,
     /// Ending of the hostnames of Kubernetes Services.
     pub dns_domain: Arc<str>,
+    pub redirection: Redirection,
+}
+
+/// What the annotation of captured pods (`ambient.istio.io/redirection`) says beside the reports of nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirection {
+    /// Another mesh's proxies wrote it: it counts on nodes of which no capture was reported.
+    #[default]
+    OfOthers,
+    /// Reports are kept in it: whoever asks has read it.
+    Reported,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cluster: "Kubernetes".into(), dns_domain: "cluster.local".into() }
+        Self { cluster: "Kubernetes".into(), dns_domain: "cluster.local".into(), redirection: Redirection::default() }
     }
 }
 

@@ -1,76 +1,76 @@
-//! Which pods are captured, as their nodes report it; kept over a restart.
+//! Which pods are captured, as their nodes report it.
 //!
-//! A report counts for a pod only while the pod is placed on the node that reported it.
+//! A report counts for a pod only while the pod is placed on the node that reported it. From a folder the controller keeps the reports
+//! itself; in Kubernetes they are the pods' own annotation, so that every replica knows them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+mod annotations;
+mod annotator;
+mod reports;
+#[cfg(test)]
+mod tests;
 
-use mesh_config::{kinds::Objects, translate::Settings};
+use std::collections::BTreeSet;
+
+pub use annotations::{Annotations, Mark, Marks};
+pub use annotator::Annotator;
+use mesh_config::{enrolment::Ownership, kinds::Objects, translate::Settings};
 use mesh_policy::model::WorkloadUid;
-use tracing::warn;
+pub use reports::Reports;
+use tokio::sync::oneshot;
 
-use crate::disk::{self, Secrecy};
+/// What a report is judged by.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub objects: &'a Objects,
+    pub settings: &'a Settings,
+    pub ownership: Ownership,
+}
 
-const FILE: &str = "captured.json";
+/// Where reports are kept.
+pub enum Captures {
+    Reports(Reports),
+    Annotations(Annotations),
+}
 
-/// What every node has last reported.
+/// What became of a report.
 #[derive(Debug, Default)]
-pub struct Captures {
-    file: Option<PathBuf>,
-    by_node: BTreeMap<String, BTreeSet<String>>,
+pub struct Taken {
+    /// Whether anything is other than before.
+    pub changed: bool,
+    /// True once every replica knows, false when that can not be brought about; None: there is nobody else.
+    pub known_to_all: Option<oneshot::Receiver<bool>>,
 }
 
 impl Captures {
-    /// Reads the last state; one that cannot be read is as if nothing had been reported, until nodes report again.
-    pub fn load(state: &Path) -> Self {
-        let file = state.join(FILE);
-        let by_node = match std::fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                warn!(file = %file.display(), %error, "the reports of captured pods are not readable: waiting for new ones");
-                BTreeMap::new()
-            }),
-            Err(_) => BTreeMap::new(),
-        };
-        Self { file: Some(file), by_node }
-    }
-
-    /// Records that a capture stands or is about to be released; true when that is news.
-    pub fn set(&mut self, node: &str, uid: &str, captured: bool) -> bool {
-        let of_node = self.by_node.entry(node.to_owned()).or_default();
-        let changed = if captured { of_node.insert(uid.to_owned()) } else { of_node.remove(uid) };
-        if changed {
-            self.save();
+    /// Records that a capture stands or is about to be released.
+    pub fn set(&mut self, node: &str, uid: &str, captured: bool, surroundings: Surroundings<'_>) -> Taken {
+        match self {
+            Self::Reports(reports) => Taken { changed: reports.set(node, uid, captured), known_to_all: None },
+            Self::Annotations(annotations) => annotations.set(node, uid, captured, surroundings),
         }
-        changed
     }
 
     /// Replaces all that a node has reported; true when that is news.
-    pub fn replace(&mut self, node: &str, uids: BTreeSet<String>) -> bool {
-        if self.by_node.get(node).unwrap_or(&BTreeSet::new()) == &uids {
-            return false;
+    pub fn replace(&mut self, node: &str, uids: BTreeSet<String>, surroundings: Surroundings<'_>) -> bool {
+        match self {
+            Self::Reports(reports) => reports.replace(node, uids),
+            Self::Annotations(annotations) => annotations.replace(node, &uids, surroundings),
         }
-        self.by_node.insert(node.to_owned(), uids);
-        self.save();
-        true
+    }
+
+    /// Looks at what reports have come to; true when there are some that wait for something still.
+    pub fn settle(&mut self, objects: &Objects) -> bool {
+        match self {
+            Self::Reports(_) => false,
+            Self::Annotations(annotations) => annotations.settle(objects),
+        }
     }
 
     /// The workloads that count as captured.
     pub fn standing(&self, objects: &Objects, settings: &Settings) -> BTreeSet<WorkloadUid> {
-        let captured = objects.pods.iter().filter_map(|(name, pod)| {
-            let node = pod.spec.as_ref()?.node_name.as_deref()?;
-            let uid = settings.pod_uid(&name.namespace, &name.name);
-            self.by_node.get(node)?.contains(&*uid.0).then_some(uid)
-        });
-        captured.collect()
-    }
-
-    fn save(&self) {
-        let Some(file) = &self.file else { return };
-        let text = serde_json::to_vec_pretty(&self.by_node).expect("strings are JSON");
-        if let Err(error) = disk::replace(file, &text, Secrecy::Secret) {
-            warn!(file = %file.display(), %error, "the reports of captured pods are not saved");
+        match self {
+            Self::Reports(reports) => reports.standing(objects, settings),
+            Self::Annotations(annotations) => annotations.standing(objects, settings),
         }
     }
 }

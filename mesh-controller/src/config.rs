@@ -34,9 +34,15 @@ pub enum Action {
 
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// Where objects come from: folder:DIR
+    /// Where objects come from: folder:DIR, or kubernetes
     #[arg(long)]
     pub source: Source,
+    /// How to reach the API server; without it, by the service account of this process's pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespaces whose pods are never captured, whatever their labels say; may be repeated
+    #[arg(long = "exempt-namespace", value_name = "NAMESPACE", default_values = ["kube-system", "keelson-system"])]
+    pub exempt_namespaces: Vec<String>,
     /// Where keys, tokens and reports are kept
     #[arg(long)]
     pub state: PathBuf,
@@ -64,6 +70,41 @@ pub struct Run {
     /// How to log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    #[command(flatten)]
+    pub kubernetes: Kubernetes,
+}
+
+/// With `--source kubernetes`.
+#[derive(Clone, Debug, Args)]
+pub struct Kubernetes {
+    /// The namespace of controller and nodes
+    #[arg(long, env = "POD_NAMESPACE", default_value = "keelson-system")]
+    pub namespace: String,
+    /// The Service of the controllers, and the name of their Lease
+    #[arg(long, default_value = "keelson-controller")]
+    pub service: String,
+    /// The service account under which nodes run
+    #[arg(long, default_value = "keelson-node")]
+    pub node_account: String,
+    /// This replica's name, as Lease and events have it; the host's name where it is not given
+    #[arg(long, env = "POD_NAME")]
+    pub pod: Option<String>,
+    /// Where the API server has objects validated (HTTPS)
+    #[arg(long, default_value = "[::]:15017")]
+    pub webhook: SocketAddr,
+    /// How long a leader counts that nobody hears of, 3s to 5m
+    #[arg(long, default_value = "15s", value_parser = lease)]
+    pub lease: Duration,
+}
+
+impl Kubernetes {
+    /// This replica among the others.
+    pub fn instance(&self) -> String {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
+        let name = self.pod.clone().or_else(|| host().ok()).filter(|name| !name.is_empty());
+        // Names are used again; two processes of one name are still two.
+        format!("{}_{:08x}", name.as_deref().unwrap_or("mesh-controller"), fastrand::u32(..))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,6 +117,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Folder(PathBuf),
+    Kubernetes,
 }
 
 impl FromStr for Source {
@@ -84,7 +126,8 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("folder", path)) if !path.is_empty() => Ok(Self::Folder(path.into())),
-            _ => Err("expected folder:DIR".into()),
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err("expected folder:DIR or kubernetes".into()),
         }
     }
 }
@@ -94,6 +137,14 @@ fn leaf_lifetime(text: &str) -> Result<Duration, String> {
     let seconds = day.or_else(|| mesh_config::validate::parse_duration(text)).ok_or("expected a duration such as 24h")?;
     if !(10..=90 * 86_400).contains(&seconds) {
         return Err("expected 10s to 90d".into());
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let seconds = mesh_config::validate::parse_duration(text).ok_or("expected a duration such as 15s")?;
+    if !(3..=300).contains(&seconds) {
+        return Err("expected 3s to 5m".into());
     }
     Ok(Duration::from_secs(seconds))
 }
@@ -112,6 +163,14 @@ mod tests {
         assert_eq!(run.source, Source::Folder("/a:b".into()));
         assert_eq!(run.leaf_lifetime, Duration::from_secs(10));
         assert_eq!(run.listen, "[::]:15012".parse().unwrap());
+        assert_eq!(run.exempt_namespaces, ["kube-system", "keelson-system"]);
+        let run = ["mesh-controller", "--source=kubernetes", "--state=/s", "--kubeconfig=/k", "--exempt-namespace=a"];
+        let run = Command::try_parse_from(run).unwrap().run.unwrap();
+        assert_eq!((run.source, run.kubeconfig), (Source::Kubernetes, Some("/k".into())));
+        assert_eq!(run.exempt_namespaces, ["a"]);
+        for bad in ["folder:", "folder", "kubernetes:x", ""] {
+            assert!(Source::from_str(bad).is_err(), "{bad}");
+        }
         let token = Command::try_parse_from(["mesh-controller", "token", "--state", "/s", "node-1"]).unwrap();
         assert!(matches!(token.action, Some(Action::Token { .. })));
     }
@@ -121,6 +180,10 @@ mod tests {
         assert_eq!(leaf_lifetime("90d"), Ok(Duration::from_hours(90 * 24)));
         for bad in ["9s", "91d", "forever", "", "-1h"] {
             assert!(leaf_lifetime(bad).is_err(), "{bad}");
+        }
+        assert_eq!(lease("5m"), Ok(Duration::from_mins(5)));
+        for bad in ["2s", "6m", "", "15"] {
+            assert!(lease(bad).is_err(), "{bad}");
         }
     }
 }

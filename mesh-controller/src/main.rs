@@ -50,7 +50,12 @@ fn run(config: &Run) -> Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-        let mut running = app::start(config).await?;
+        // It may take for ever: the API server may not be there.
+        let mut running = tokio::select! {
+            running = app::start(config) => running?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -1,23 +1,25 @@
-//! What nodes report: served as `keelson.node.v1.NodeService`.
+//! What nodes report and ask: served as `keelson.node.v1.NodeService`.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+mod pods;
 
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use mesh_config::translate::Settings;
 use mesh_policy::model::TunnelProtocol;
 use mesh_proto::node::{
-    CaptureRequest, CaptureResponse, CaptureState, PodsRequest, PodsResponse, SyncRequest, SyncResponse,
-    node_service_server::NodeService,
+    CaptureRequest, CaptureResponse, CaptureState, PodsRequest, SyncRequest, SyncResponse, node_service_server::NodeService,
 };
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
     auth::caller,
     distribute::{Nodes, Published},
-    reconcile::Handle,
+    placement::Placement,
+    reconcile::{Handle, Recorded},
 };
 
 /// How long an answer waits for acknowledgements.
@@ -26,14 +28,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_WORKLOADS: usize = 10_000;
 const MAX_UID: usize = 1024;
 
-pub struct Reports {
+pub struct Reported {
     pub reconciler: Handle,
     pub nodes: Arc<Nodes>,
     pub published: watch::Receiver<Arc<Published>>,
+    pub settings: Settings,
+    /// None: nodes are told by somebody else which pods to capture.
+    pub placement: Option<watch::Receiver<Arc<Placement>>>,
 }
 
 #[tonic::async_trait]
-impl NodeService for Reports {
+impl NodeService for Reported {
+    type PodsStream = pods::Responses;
+
+    async fn pods(&self, request: Request<PodsRequest>) -> Result<Response<pods::Responses>, Status> {
+        let caller = caller(&request)?;
+        own_name(&caller.node, &request.get_ref().node)?;
+        Ok(Response::new(pods::follow(caller.node, self.placement.clone(), self.settings.clone())))
+    }
+
     async fn capture(&self, request: Request<CaptureRequest>) -> Result<Response<CaptureResponse>, Status> {
         let caller = caller(&request)?;
         let CaptureRequest { node, workload_uid, state } = request.into_inner();
@@ -47,7 +60,8 @@ impl NodeService for Reports {
             }
         };
         let deadline = Instant::now() + PATIENCE;
-        let mut generation = self.reconciler.capture(&caller.node, &workload_uid, captured).await.map_err(|_| stopping())?;
+        let recorded = self.reconciler.capture(&caller.node, &workload_uid, captured).await.map_err(|_| stopping())?;
+        let Recorded { mut generation, known_to_all } = recorded;
         if captured {
             // The pod itself may be known a little later than its capture.
             let mut published = self.published.clone();
@@ -59,7 +73,12 @@ impl NodeService for Reports {
             }
         }
         let pending_nodes = self.nodes.acknowledged(generation, &workload_uid, deadline).await;
-        Ok(Response::new(CaptureResponse { acknowledged_by_all: pending_nodes.is_empty(), pending_nodes }))
+        // A capture that others do not know of yet does no harm; a release that they do not know of would.
+        let known = match known_to_all {
+            Some(known) if !captured => matches!(timeout_at(deadline, known).await, Ok(Ok(true))),
+            Some(_) | None => true,
+        };
+        Ok(Response::new(CaptureResponse { acknowledged_by_all: known && pending_nodes.is_empty(), pending_nodes }))
     }
 
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
@@ -75,15 +94,6 @@ impl NodeService for Reports {
         let uids: BTreeSet<String> = captured_workload_uids.into_iter().collect();
         let unknown_workload_uids = self.reconciler.sync(&caller.node, uids).await.map_err(|_| stopping())?;
         Ok(Response::new(SyncResponse { unknown_workload_uids }))
-    }
-
-    type PodsStream = Pin<Box<dyn Stream<Item = Result<PodsResponse, Status>> + Send>>;
-
-    /// Objects in a folder name no running pods: whoever starts them enrols them, and there is nothing to tell.
-    async fn pods(&self, request: Request<PodsRequest>) -> Result<Response<Self::PodsStream>, Status> {
-        let caller = caller(&request)?;
-        own_name(&caller.node, &request.into_inner().node)?;
-        Ok(Response::new(Box::pin(tokio_stream::pending())))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gRPC endpoint: TLS 1.3 with the mesh's own certificate, every service behind a token.
+//! TLS 1.3 with the mesh's own certificate, for the gRPC endpoint and the webhook.
 
 use std::{
     io,
@@ -25,14 +25,14 @@ use crate::ca::Keeper;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES_AT_ONCE: usize = 256;
 
-/// TLS 1.3 alone, without tickets: a connection lives long and proves itself each time.
-pub fn tls(keeper: Arc<Keeper>) -> Result<ServerConfig, rustls::Error> {
+/// TLS 1.3 alone, without tickets: a connection lives long and proves itself each time. `protocol` is the one of ALPN.
+pub fn tls(keeper: Arc<Keeper>, protocol: &[u8]) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
         .with_cert_resolver(keeper);
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.send_tls13_tickets = 0;
     Ok(config)
 }

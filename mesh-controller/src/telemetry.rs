@@ -38,6 +38,12 @@ pub struct Metrics {
     pub sign_errors: Counter,
     pub reconcile_seconds: Histogram,
     pub status_errors: Counter,
+    pub statuses_written: Counter,
+    pub leader: Gauge,
+    pub root_errors: Counter,
+    pub foreign_roots: Gauge,
+    pub objects_admitted: Counter,
+    pub objects_refused: Counter,
 }
 
 impl Telemetry {
@@ -56,6 +62,12 @@ impl Telemetry {
             sign_errors: Counter::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             status_errors: Counter::default(),
+            statuses_written: Counter::default(),
+            leader: Gauge::default(),
+            root_errors: Counter::default(),
+            foreign_roots: Gauge::default(),
+            objects_admitted: Counter::default(),
+            objects_refused: Counter::default(),
         };
         metrics.source_readable.set(1);
         let mut registry = Registry::with_prefix("keelson_controller");
@@ -72,7 +84,13 @@ impl Telemetry {
         registry.register("certificates_signed", "Certificates signed for workloads", m.certificates.clone());
         registry.register("sign_errors", "Certificate requests that were refused or failed", m.sign_errors.clone());
         registry.register("reconcile_seconds", "Time from a change to its publication", m.reconcile_seconds.clone());
-        registry.register("status_errors", "Status files that could not be written", m.status_errors.clone());
+        registry.register("status_errors", "Statuses that could not be written", m.status_errors.clone());
+        registry.register("statuses_written", "Statuses written on the API server", m.statuses_written.clone());
+        registry.register("leader", "1 while this replica leads: it alone writes", m.leader.clone());
+        registry.register("root_errors", "ConfigMaps of roots that could not be written", m.root_errors.clone());
+        registry.register("foreign_roots", "Namespaces whose istio-ca-root-cert is somebody else's", m.foreign_roots.clone());
+        registry.register("webhook_admitted", "Objects that the webhook let through", m.objects_admitted.clone());
+        registry.register("webhook_refused", "Objects that the webhook refused", m.objects_refused.clone());
         Self { registry, metrics }
     }
 

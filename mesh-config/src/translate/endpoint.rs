@@ -2,22 +2,28 @@
 //!
 //! A Kubernetes Service with EndpointSlices has the endpoints that they list; one without is given those that its
 //! selector matches. A ServiceEntry has the endpoints that it lists, or those that its selector matches.
+//!
+//! A pod's health is what the pod says. Slices that Kubernetes itself writes say the same, later; those of others may know
+//! better: a pod that is not ready in one of these is no endpoint of the service.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use mesh_policy::model::{Health, PortMapping, ServiceKey, TrustDomain};
+use mesh_policy::model::{Health, HealthPolicy, PortMapping, ServiceKey, TrustDomain};
 
 use super::{
     Settings,
     network::address,
     selector::SelectorIndex,
     service::{self, Services, Target},
-    workload::{Draft, Origin, of_slice},
+    workload::{Draft, Origin, is_ready, of_slice},
 };
 use crate::kinds::{Kind, Name, ObjectKey, Objects};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The part of Kubernetes that makes slices of selectors.
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 pub(super) fn join(
     objects: &Objects,
@@ -46,9 +52,8 @@ fn by_slices(
     let mut sliced = BTreeSet::new();
     let mut others: BTreeMap<_, Draft> = BTreeMap::new();
     for (name, slice) in &objects.endpoint_slices {
-        let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else {
-            continue;
-        };
+        let label = |name: &str| slice.metadata.labels.as_ref()?.get(name).map(String::as_str);
+        let Some(service) = label(SERVICE_NAME) else { continue };
         let source = ObjectKey::new(Kind::Service, &name.namespace, service);
         let Some(service) = services.of(&source).next().filter(|_| slice.address_type != "FQDN") else {
             continue;
@@ -56,21 +61,23 @@ fn by_slices(
         let key = service.service.key();
         sliced.insert(key.clone());
         let mappings = mappings_of_slice(slice, service);
+        let unready_too = service.service.load_balancing.health == HealthPolicy::AllowAll;
+        let says_what_pods_say = unready_too || label(MANAGED_BY) == Some(CONTROLLER);
         for endpoint in &slice.endpoints {
             let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
             if let Some(target) = target {
                 let namespace = target.namespace.as_deref().unwrap_or(&name.namespace);
                 let pod = target.name.as_deref().and_then(|pod| pods.get(&Name::new(namespace, pod)));
                 if let Some(index) = pod {
-                    serve(&mut drafts[*index], &key, &mappings);
+                    let draft = &mut drafts[*index];
+                    if says_what_pods_say || is_ready(endpoint) || draft.workload.health != Health::Healthy {
+                        serve(draft, &key, &mappings);
+                    }
                 }
                 continue;
             }
-            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
-            let health = if ready { Health::Healthy } else { Health::Unhealthy };
             let Some(at) = endpoint.addresses.first().and_then(|text| address(text)) else { continue };
-            let source = ObjectKey { kind: Kind::EndpointSlice, name: name.clone() };
-            let draft = of_slice(name, at, health, settings, trust_domain, source);
+            let draft = of_slice(name, at, endpoint, objects, settings, trust_domain);
             serve(others.entry(draft.workload.uid.clone()).or_insert(draft), &key, &mappings);
         }
     }

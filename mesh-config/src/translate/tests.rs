@@ -9,12 +9,12 @@ use std::{
 
 use mesh_policy::model::{
     Authorization, Clause, Exports, HttpRule, HttpSettings, Match, Model, RequestMatch, Routes, Rule, StringMatch, Subset,
-    Telemetry, TrafficPolicy, TrafficRule, VirtualAddress, WorkloadUid,
+    Telemetry, TrafficPolicy, TrafficRule, TunnelProtocol, VirtualAddress, WorkloadUid,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Settings, Translation, translate};
+use super::{Redirection, Settings, Translation, translate};
 use crate::{
     document::{Format, Limits, documents},
     kinds::Objects,
@@ -258,4 +258,17 @@ fn attributes(found: &Match) -> String {
         .chain((found.request != RequestMatch::default()).then(|| said(&found.request).to_string()))
         .collect();
     if fields.is_empty() { "never".into() } else { fields.join(" ") }
+}
+
+#[test]
+fn an_annotation_that_was_read_counts_no_second_time() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, annotations: {ambient.istio.io/redirection: enabled}}\n\
+               spec: {nodeName: n1, containers: []}\nstatus: {podIP: 10.0.0.1}\n";
+    let tunnel = |redirection| {
+        let settings = Settings { redirection, ..Settings::default() };
+        let translation = translate(&objects(pod), &settings, &BTreeSet::new());
+        translation.model.workloads.values().next().unwrap().tunnel
+    };
+    assert_eq!(tunnel(Redirection::OfOthers), TunnelProtocol::Hbone);
+    assert_eq!(tunnel(Redirection::Reported), TunnelProtocol::None, "the node has just withdrawn it");
 }

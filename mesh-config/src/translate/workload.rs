@@ -1,6 +1,7 @@
 //! Pods, WorkloadEntries and the endpoints listed in ServiceEntries to workloads.
 
 mod addresses;
+mod exclusions;
 mod names;
 
 use std::{
@@ -11,12 +12,15 @@ use std::{
 
 use addresses::Age;
 pub(super) use addresses::settle_addresses;
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1::Endpoint},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use mesh_policy::model::{Health, Locality, NetworkMode, TrustDomain, TunnelProtocol, Workload, WorkloadKind, WorkloadUid};
 use names::{canonical_name, canonical_revision, owner};
 
 use super::{
-    Report, Settings,
+    Redirection, Report, Settings,
     network::address,
     selector::Labels,
     service::{Services, namespace_of},
@@ -85,6 +89,12 @@ pub(super) fn drafts(
     let capturing = capturing.filter_map(|(_, pod)| pod.spec.as_ref()?.node_name.as_deref()).collect();
     let facts = Facts { objects, settings, trust_domain, captured, capturing };
     let mut drafts: Vec<Draft> = objects.pods.iter().filter_map(|(name, pod)| facts.of_pod(name, pod)).collect();
+    for draft in drafts.iter().filter(|draft| captured.contains(&draft.workload.uid)) {
+        let pod = objects.pods.get(&draft.source.name).map(|pod| exclusions::remarks(&pod.metadata));
+        for remark in pod.into_iter().flatten() {
+            report.tell(draft.source.clone(), remark);
+        }
+    }
     drafts.extend(objects.workload_entries.iter().filter_map(|(name, entry)| {
         let source = ObjectKey { kind: Kind::WorkloadEntry, name: name.clone() };
         if !entry.spec.network.is_empty() {
@@ -142,7 +152,11 @@ impl Facts<'_> {
         let account = spec.service_account_name.as_deref().or(spec.service_account.as_deref()).filter(|name| !name.is_empty());
         let node = spec.node_name.as_deref().unwrap_or_default();
         // Of a node of ours its reports alone count: what another mesh once wrote there may be out of date.
-        let captured = self.captured.contains(&uid) || (redirected(&pod.metadata) && !self.capturing.contains(node));
+        let of_others = || match self.settings.redirection {
+            Redirection::OfOthers => redirected(&pod.metadata) && !self.capturing.contains(node),
+            Redirection::Reported => false,
+        };
+        let captured = self.captured.contains(&uid) || of_others();
         let tunnels = (captured && !host_network) || speaks_hbone(&labels);
         let workload = Workload {
             network_mode: if host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
@@ -154,7 +168,7 @@ impl Facts<'_> {
             kind,
             workload_name,
             health: if ready && !leaving { Health::Healthy } else { Health::Unhealthy },
-            locality: self.locality_of_node(node),
+            locality: locality_of_node(self.objects, node),
             addresses,
             ..self.blank(uid, name)
         };
@@ -273,18 +287,19 @@ impl Facts<'_> {
             origin,
         }
     }
+}
 
-    fn locality_of_node(&self, node: &str) -> Locality {
-        let labels = self.objects.nodes.get(&Name::new("", node)).and_then(|node| node.metadata.labels.as_ref());
-        let label = |names: &[&str]| -> Arc<str> {
-            let found = labels.and_then(|labels| names.iter().find_map(|name| labels.get(*name)));
-            found.map_or_else(|| "".into(), |value| value.as_str().into())
-        };
-        Locality {
-            region: label(&["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
-            zone: label(&["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
-            subzone: label(&["topology.istio.io/subzone"]),
-        }
+/// Where a node is, by its labels.
+fn locality_of_node(objects: &Objects, node: &str) -> Locality {
+    let labels = objects.nodes.get(&Name::new("", node)).and_then(|node| node.metadata.labels.as_ref());
+    let label = |names: &[&str]| -> Arc<str> {
+        let found = labels.and_then(|labels| names.iter().find_map(|name| labels.get(*name)));
+        found.map_or_else(|| "".into(), |value| value.as_str().into())
+    };
+    Locality {
+        region: label(&["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
+        zone: label(&["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
+        subzone: label(&["topology.istio.io/subzone"]),
     }
 }
 
@@ -319,27 +334,39 @@ fn blank(uid: WorkloadUid, name: &Name, settings: &Settings, trust_domain: &Trus
 pub(super) fn of_slice(
     slice: &Name,
     at: IpAddr,
-    health: Health,
+    endpoint: &Endpoint,
+    objects: &Objects,
     settings: &Settings,
     trust_domain: &TrustDomain,
-    source: ObjectKey,
 ) -> Draft {
     let uid = format!("{}/discovery.k8s.io/EndpointSlice/{}/{}/{at}", settings.cluster, slice.namespace, slice.name);
+    let node = endpoint.node_name.as_deref().unwrap_or_default();
+    let mut locality = locality_of_node(objects, node);
+    if let Some(zone) = endpoint.zone.as_deref().filter(|_| locality.zone.is_empty()) {
+        locality.zone = zone.into();
+    }
     let workload = Workload {
         addresses: vec![at],
         network_mode: NetworkMode::HostNetwork,
-        health,
+        health: if is_ready(endpoint) { Health::Healthy } else { Health::Unhealthy },
+        node: node.into(),
+        locality,
         ..blank(WorkloadUid(uid.into()), slice, settings, trust_domain)
     };
     Draft {
         workload,
-        source,
+        source: ObjectKey { kind: Kind::EndpointSlice, name: slice.clone() },
         labels: Labels::new(),
         origin: Origin::Slice,
         waypoint: None,
         protected: false,
         age: Age::of(&ObjectMeta::default()),
     }
+}
+
+/// Whether an EndpointSlice says that connections may be opened to the endpoint; unknown is yes.
+pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
 }
 
 fn ports_of(spec: &WorkloadEntrySpec) -> BTreeMap<String, u16> {

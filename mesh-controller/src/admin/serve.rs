@@ -1,6 +1,6 @@
-//! `/ready`, `/metrics`, `/debug/config`, `/debug/nodes`.
+//! `/readyz`, `/livez`, `/metrics`, `/debug/config`, `/debug/nodes`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -10,9 +10,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tracing::debug;
 
-use super::dump;
+use super::{Readiness, dump};
 use crate::{
     distribute::{Nodes, Published},
+    source::kube::{Health, Trouble},
     telemetry::Telemetry,
 };
 
@@ -23,13 +24,16 @@ pub struct Admin {
     pub published: watch::Receiver<Arc<Published>>,
     pub nodes: Arc<Nodes>,
     pub telemetry: Arc<Telemetry>,
+    /// How reading from the API server goes, where objects come from there.
+    pub source: Option<Health>,
+    pub readiness: Readiness,
 }
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
                 debug!(%error, "admin connections wait");
                 sleep(Duration::from_millis(100)).await;
@@ -39,7 +43,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         let admin = admin.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = admin.answer(&request);
+                let answer = admin.answer(&request, peer);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -55,16 +59,20 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 impl Admin {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
         }
         match request.uri().path() {
-            // Listening means ready: nothing listens before the first state is published.
-            "/ready" | "/healthz/ready" => text(StatusCode::OK, "ready\n".into()),
+            "/livez" => text(StatusCode::OK, "alive\n".into()),
+            "/readyz" | "/ready" | "/healthz/ready" => self.readiness(),
             "/metrics" => {
                 let body = self.telemetry.encode();
                 with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
+            }
+            // They tell what every workload may do: not for a pod that happens to reach this port.
+            path if path.starts_with("/debug/") && !peer.is_loopback() => {
+                text(StatusCode::FORBIDDEN, "only on the loopback device: use kubectl port-forward\n".into())
             }
             "/debug/config" => {
                 let published = self.published.borrow().clone();
@@ -74,9 +82,31 @@ impl Admin {
                 let nodes = serde_json::json!({ "nodes": self.nodes.names() });
                 with_type(StatusCode::OK, "application/json", format!("{nodes:#}\n"))
             }
-            "/" => text(StatusCode::OK, "/ready\n/metrics\n/debug/config\n/debug/nodes\n".into()),
+            "/" => text(StatusCode::OK, "/readyz\n/livez\n/metrics\n/debug/config\n/debug/nodes\n".into()),
             _ => text(StatusCode::NOT_FOUND, "not found\n".into()),
         }
+    }
+}
+
+impl Admin {
+    /// Ready once a first state was published and everything listens. What can not be read later on is named, and its last
+    /// state is served.
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let published = self.published.borrow().generation > 0;
+        let missing = self.readiness.missing();
+        let ready = published && missing.is_empty();
+        let mut body = if ready { "ready\n" } else { "not ready\n" }.to_owned();
+        if !published {
+            body += "not everything has been read yet\n";
+        }
+        for what in missing {
+            body += &format!("waiting for {what}\n");
+        }
+        let troubles = self.source.iter().flat_map(|source| if published { source.stale() } else { source.unlisted() });
+        for Trouble { kind, text } in troubles {
+            body += &format!("{kind}: {}\n", text.as_deref().unwrap_or("not listed yet"));
+        }
+        text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
     }
 }
 

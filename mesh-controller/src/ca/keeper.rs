@@ -1,5 +1,5 @@
-//! Keeps the authority and the endpoint's certificate up to date: other files in `cacerts`, other addresses of the
-//! machine, half of the certificate's life.
+//! Keeps the authority and the endpoints' certificate up to date: another key, other addresses of the machine, half of the
+//! certificate's life. In a folder the keys are looked for here; in a cluster [`super::Secrets`] brings them.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,10 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tracing::{error, info};
 
 use super::{
@@ -37,10 +40,12 @@ pub enum RootsError {
 
 /// The authority of the moment.
 pub struct Keeper {
-    state: PathBuf,
+    /// The state folder, where keys are looked for and roots are written; None: keys are brought.
+    folder: Option<PathBuf>,
     names: Vec<String>,
     fixed_addresses: Vec<IpAddr>,
     current: ArcSwap<Current>,
+    roots: watch::Sender<Arc<str>>,
 }
 
 struct Current {
@@ -61,11 +66,17 @@ pub fn prepare_roots(state: &Path) -> Result<PathBuf, AuthorityError> {
     Ok(path)
 }
 
-const ORGANISATION: &str = "cluster.local";
+pub(super) const ORGANISATION: &str = "cluster.local";
 
 impl Keeper {
-    /// Loads or makes the authority. `sans` are further names and addresses of the endpoint.
+    /// Loads or makes the authority of a state folder. `sans` are further names and addresses of the endpoints.
     pub fn new(state: &Path, sans: &[String]) -> Result<Arc<Self>, RootsError> {
+        let material = Material::load(state, ORGANISATION)?;
+        prepare_roots(state)?;
+        Self::with(material, sans, Some(state.to_path_buf()))
+    }
+
+    pub(super) fn with(material: Material, sans: &[String], folder: Option<PathBuf>) -> Result<Arc<Self>, RootsError> {
         let (fixed_addresses, mut names): (Vec<IpAddr>, Vec<String>) = sans.iter().fold((vec![], vec![]), |mut found, san| {
             match san.parse() {
                 Ok(address) => found.0.push(address),
@@ -77,17 +88,21 @@ impl Keeper {
         names.extend(hostname());
         names.sort();
         names.dedup();
-        let material = Material::load(state, ORGANISATION)?;
         let authority = Arc::new(material.authority()?);
         let addresses = addresses(&fixed_addresses);
         let (serving, renew_at) = certify(&authority, &names, &addresses)?;
+        let (roots, _) = watch::channel(authority.roots().into());
         let current = Current { material, authority, serving, addresses, renew_at };
-        prepare_roots(state)?;
-        Ok(Arc::new(Self { state: state.to_path_buf(), names, fixed_addresses, current: ArcSwap::from_pointee(current) }))
+        Ok(Arc::new(Self { folder, names, fixed_addresses, current: ArcSwap::from_pointee(current), roots }))
     }
 
     pub fn authority(&self) -> Arc<Authority> {
         self.current.load().authority.clone()
+    }
+
+    /// What is trusted, in PEM form, now and whenever it changes.
+    pub fn roots(&self) -> watch::Receiver<Arc<str>> {
+        self.roots.subscribe()
     }
 
     /// Looks after everything, for ever. What cannot be loaded leaves what there was in force.
@@ -110,8 +125,17 @@ impl Keeper {
 
     /// Looks once.
     pub fn refresh(&self) -> Result<(), RootsError> {
+        let material = match &self.folder {
+            Some(state) => Material::load(state, ORGANISATION)?,
+            None => self.current.load().material.clone(),
+        };
+        self.take(material)
+    }
+
+    /// Puts keys in force, if they are others, and renews the endpoints' certificate when it is due. Keys that are not
+    /// usable change nothing.
+    pub(super) fn take(&self, material: Material) -> Result<(), RootsError> {
         let current = self.current.load_full();
-        let material = Material::load(&self.state, ORGANISATION)?;
         let addresses = addresses(&self.fixed_addresses);
         let replaced = material != current.material;
         if !replaced && addresses == current.addresses && Instant::now() < current.renew_at {
@@ -120,18 +144,22 @@ impl Keeper {
         let authority = if replaced { Arc::new(material.authority()?) } else { current.authority.clone() };
         let (serving, renew_at) = certify(&authority, &self.names, &addresses)?;
         if replaced {
-            // Nodes read the file at their next connection, which this very certificate serves.
-            write(&self.state.join(ROOT_FILE), authority.roots(), Secrecy::Public)?;
+            if let Some(state) = &self.folder {
+                // Nodes read the file at their next connection, which this very certificate serves.
+                write(&state.join(ROOT_FILE), authority.roots(), Secrecy::Public)?;
+            }
             info!("another authority is in force");
         }
+        let roots: Arc<str> = authority.roots().into();
         self.current.store(Arc::new(Current { material, authority, serving, addresses, renew_at }));
+        self.roots.send_if_modified(|before| std::mem::replace(before, roots.clone()) != roots);
         Ok(())
     }
 }
 
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeper").field("state", &self.state).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Keeper").field("folder", &self.folder).field("names", &self.names).finish_non_exhaustive()
     }
 }
 
@@ -169,7 +197,7 @@ fn hostname() -> Option<String> {
     (!name.is_empty() && name.bytes().all(allowed)).then_some(name)
 }
 
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

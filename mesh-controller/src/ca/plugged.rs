@@ -1,4 +1,4 @@
-//! Where the authority's key comes from: the state folder.
+//! Where the authority's key comes from: the state folder, or secrets of the cluster ([`super::Secrets`]).
 
 use std::{
     fs, io,
@@ -9,10 +9,10 @@ use super::authority::{Authority, AuthorityError};
 use crate::disk::{self, Secrecy};
 
 /// Istio's names of a plugged-in CA.
-const FOLDER: &str = "cacerts";
-const FILES: [&str; 4] = ["ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"];
-const OWN_KEY: &str = "ca-key.pem";
-const OWN_CERTIFICATE: &str = "ca-cert.pem";
+pub(super) const PLUGGED: &str = "cacerts";
+pub(super) const FILES: [&str; 4] = ["ca-key.pem", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"];
+pub(super) const OWN_KEY: &str = "ca-key.pem";
+pub(super) const OWN_CERTIFICATE: &str = "ca-cert.pem";
 
 /// The PEM texts that an authority is made of, to tell whether they have changed.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub(super) struct Material {
 impl Material {
     /// The plugged-in files when there are any, else our own root, which is made when it is missing.
     pub(super) fn load(state: &Path, organisation: &str) -> Result<Self, AuthorityError> {
-        let plugged = state.join(FOLDER);
+        let plugged = state.join(PLUGGED);
         if FILES.iter().any(|name| plugged.join(name).exists()) {
             let [key, own, between, roots] = FILES.map(|name| read(&plugged.join(name)));
-            return Ok(Self { key: key?, own: own?, between: between?, roots: roots? });
+            return Ok(Self::plugged([key?, own?, between?, roots?]));
         }
         let (key_path, own_path) = (state.join(OWN_KEY), state.join(OWN_CERTIFICATE));
         if !key_path.exists() {
@@ -38,8 +38,17 @@ impl Material {
             write(&own_path, &own, Secrecy::Public)?;
             write(&key_path, &key, Secrecy::Secret)?;
         }
-        let own = read(&own_path)?;
-        Ok(Self { key: read(&key_path)?, roots: own.clone(), own, between: String::new() })
+        Ok(Self::root(read(&key_path)?, read(&own_path)?))
+    }
+
+    /// In the order of [`FILES`].
+    pub(super) fn plugged([key, own, between, roots]: [String; 4]) -> Self {
+        Self { key, own, between, roots }
+    }
+
+    /// A root of our own.
+    pub(super) fn root(key: String, own: String) -> Self {
+        Self { key, roots: own.clone(), own, between: String::new() }
     }
 
     pub(super) fn authority(&self) -> Result<Authority, AuthorityError> {

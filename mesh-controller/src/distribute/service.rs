@@ -21,7 +21,7 @@ use super::{
     stream::{Answer, Stream},
 };
 use crate::{
-    auth::{Caller, Tokens, caller},
+    auth::{Authenticator, Caller, caller},
     telemetry::{Telemetry, TypeLabel},
 };
 
@@ -35,7 +35,7 @@ const TOKEN_CHECK: Duration = Duration::from_secs(5);
 pub struct Discovery {
     pub published: watch::Receiver<Arc<Published>>,
     pub nodes: Arc<Nodes>,
-    pub tokens: Tokens,
+    pub authenticator: Authenticator,
     pub telemetry: Arc<Telemetry>,
 }
 
@@ -112,8 +112,8 @@ impl Discovery {
                 changed = self.published.changed() => if changed.is_err() {
                     return Status::unavailable("the controller is shutting down");
                 },
-                _ = token_check.tick() => if !self.tokens.is_valid(&caller) {
-                    return Status::unauthenticated("the token was revoked");
+                _ = token_check.tick() => if !self.authenticator.is_valid(&caller) {
+                    return Status::unauthenticated("the token was revoked, or its pod is gone");
                 },
             }
         }

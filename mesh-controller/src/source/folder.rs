@@ -20,7 +20,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::scan::{Scanner, Sources};
+use super::{
+    news::News,
+    scan::{Scanner, Sources},
+};
 use crate::telemetry::Telemetry;
 
 const QUIET: Duration = Duration::from_millis(30);
@@ -61,7 +64,7 @@ impl Folder {
     }
 
     /// Sends every further state until the receiver is gone.
-    pub async fn watch(mut self, states: mpsc::Sender<Sources>) -> Result<(), FolderError> {
+    pub async fn watch(mut self, news: mpsc::Sender<News>) -> Result<(), FolderError> {
         let root = self.scanner.root().to_path_buf();
         let woken = Arc::new(Notify::new());
         let mut watcher = start_watcher(&root, &woken);
@@ -88,7 +91,7 @@ impl Folder {
                     readable = true;
                     watcher = watcher.or_else(|| start_watcher(&root, &woken));
                     if let Some(sources) = sources
-                        && states.send(sources).await.is_err()
+                        && news.send(News::State(sources)).await.is_err()
                     {
                         return Ok(());
                     }

@@ -279,10 +279,9 @@ async fn an_edit_wakes_the_watch() {
     let (sender, mut states) = mpsc::channel(4);
     let watch = tokio::spawn(folder.watch(sender));
 
-    let next = async |states: &mut mpsc::Receiver<Sources>, documents: usize| {
-        timeout(DEADLINE, async { while states.recv().await.unwrap().documents.len() != documents {} })
-            .await
-            .expect("the new state arrives");
+    let next = async |states: &mut mpsc::Receiver<News>, documents: usize| {
+        let is_wanted = |news: News| matches!(news, News::State(sources) if sources.documents.len() == documents);
+        timeout(DEADLINE, async { while !is_wanted(states.recv().await.unwrap()) {} }).await.expect("the new state arrives");
     };
     fs::write(directory.path().join("b.yaml"), pod("b")).unwrap();
     next(&mut states, 2).await;

@@ -1,56 +1,71 @@
-//! The content of every status file.
+//! What every object is to be told: one description, which is written into files or into the objects' own status.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
 };
 
 use mesh_config::{
-    kinds::{Kind, ObjectKey, gateway::ParentRef},
-    status::{Condition, Conditions, Level, Message, ParentStatus},
+    enrolment::{Enrolment, Refusal},
+    kinds::{Kind, Name, ObjectKey, Objects, gateway::ParentRef},
+    status::{CONTROLLER, Condition, Conditions, Level, Message, ParentStatus},
     translate::Settings,
 };
 use mesh_policy::model::WorkloadUid;
-use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::source::{Admission, FileProblem, Standing};
+use super::api::{Form, POD_CONDITION};
+use crate::{
+    placement::Placement,
+    source::{Admission, FileProblem, Standing},
+};
 
-/// Path below `.status/keelson` and content.
+/// Everything that is to be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    pub files: BTreeMap<PathBuf, Arc<str>>,
+    pub objects: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
+    /// Documents of kinds that have no effect, by kind, namespace and name.
+    pub ignored: BTreeMap<(String, String, String), Message>,
+    /// Files and documents that are wrong as a whole.
+    pub problems: Vec<FileProblem>,
+    /// Pods whose condition is not what it should be.
+    pub pods: BTreeMap<Name, PodNews>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    status: Status<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Status<'a> {
-    /// Of the object's text as it was judged: tells which version the rest is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    observed_hash: Option<String>,
-    conditions: Vec<Condition>,
+/// What one object is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectStatus {
+    /// Of the object's text as it was judged, for those who have no generations to count.
+    pub observed_hash: Option<String>,
+    /// As the API server has the object: `networking.istio.io/v1`.
+    pub api_version: Option<Box<str>>,
+    /// `metadata.generation` of what was judged.
+    pub generation: Option<i64>,
+    pub conditions: Vec<Condition>,
     /// Of a route of the Gateway API, at each parent in the mesh.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    parents: &'a [ParentStatus],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    validation_messages: &'a [Message],
+    pub parents: Vec<ParentStatus>,
+    pub messages: Vec<Message>,
+    /// Whether the object's own status, as the API server has it, says something else.
+    pub differs: bool,
 }
 
-#[derive(Serialize)]
-struct Errors<'a> {
-    errors: Vec<FileErrorText<'a>>,
+/// What has to be written into a pod's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNews {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Why it is not captured, as reason and message; None: nothing is in its way any more.
+    pub refused: Option<(&'static str, String)>,
 }
 
-#[derive(Serialize)]
-struct FileErrorText<'a> {
-    file: String,
-    error: &'a str,
+/// What pods are told.
+#[derive(Clone, Copy)]
+pub enum PodsTold<'a> {
+    /// Each one whether it is captured.
+    Captured(&'a BTreeSet<WorkloadUid>),
+    /// Those that ask and cannot be taken in, why.
+    Refused(&'a Placement),
 }
 
 /// What translation tells the objects.
@@ -61,61 +76,72 @@ pub struct Told<'a> {
 }
 
 /// The status of every object that has something to be told.
-pub fn desired(admission: &Admission, told: &Told<'_>, captured: &BTreeSet<WorkloadUid>, settings: &Settings) -> Desired {
-    let mut files: BTreeMap<PathBuf, Arc<str>> = BTreeMap::new();
-    // Most pods have nothing to be told but this: rendered once, shared by all.
-    let [not_captured, is_captured] = [false, true].map(|captured| -> Arc<str> {
-        let status = Status { observed_hash: None, conditions: vec![capture(captured)], parents: &[], validation_messages: &[] };
-        yaml(&Document { status }).into()
-    });
+pub fn desired(admission: &Admission, told: &Told<'_>, pods: PodsTold<'_>, settings: &Settings) -> Desired {
+    let mut objects: BTreeMap<ObjectKey, Arc<ObjectStatus>> = BTreeMap::new();
+    // Most pods have nothing to be told but this: made once, shared by all.
+    let [not_captured, is_captured] =
+        [false, true].map(|captured| Arc::new(ObjectStatus { conditions: vec![capture(captured)], ..ObjectStatus::default() }));
     for (key, mut messages) in admission.messages() {
         messages.extend(told.messages.get(key).into_iter().flatten().cloned());
-        let Some(standing) = admission.standing(key) else { continue };
-        let is_pod = key.kind == Kind::Pod;
-        if messages.is_empty() && !is_pod && !key.kind.has_status() {
-            continue;
-        }
-        let file = path(key.kind.as_str(), &key.name.namespace, &key.name.name);
-        let captured = is_pod && captured.contains(&settings.pod_uid(&key.name.namespace, &key.name.name));
-        if is_pod && messages.is_empty() {
-            files.insert(file, if captured { is_captured.clone() } else { not_captured.clone() });
-            continue;
-        }
-        let translated = told.conditions.get(key);
-        let own = translated.map(|conditions| &conditions.own[..]).unwrap_or_default();
-        // What a kind says of its own acceptance stands in place of the general form.
-        let said = !standing.refused && own.iter().any(|condition| condition.r#type == "Accepted");
-        let mut conditions: Vec<Condition> = (!said).then(|| accepted(standing, &messages)).into_iter().collect();
-        if is_pod {
-            conditions.push(capture(captured));
-        }
-        conditions.extend(own.iter().filter(|condition| said || condition.r#type != "Accepted").cloned());
-        let parents = match translated {
-            _ if standing.refused => refused_parents(standing, &messages),
-            Some(translated) => translated.parents.clone(),
-            None => Vec::new(),
+        let of_pod = match pods {
+            PodsTold::Captured(captured) if key.kind == Kind::Pod => {
+                Some(captured.contains(&settings.pod_uid(&key.name.namespace, &key.name.name)))
+            }
+            _ => None,
         };
-        let observed_hash = key.kind.has_status().then(|| hash(standing.document));
-        let status = Status { observed_hash, conditions, parents: &parents, validation_messages: &messages };
-        let text = yaml(&Document { status });
-        files.insert(file, text.into());
-    }
-    for ((kind, namespace, name), message) in admission.ignored() {
-        if ![kind, namespace, name].iter().all(|part| is_file_name(part)) {
+        if let Some(captured) = of_pod.filter(|_| messages.is_empty()) {
+            objects.insert(key.clone(), if captured { is_captured.clone() } else { not_captured.clone() });
             continue;
         }
-        let conditions = vec![Condition::new("Accepted", false, "UnsupportedKind", message.text.clone())];
-        let messages = std::slice::from_ref(message);
-        let status = Status { observed_hash: None, conditions, parents: &[], validation_messages: messages };
-        let text = yaml(&Document { status });
-        files.insert(path(kind, namespace, name), text.into());
+        if messages.is_empty() && !key.kind.has_status() {
+            continue;
+        }
+        let Some(standing) = admission.standing(key) else { continue };
+        let translated = told.conditions.get(key);
+        objects.insert(key.clone(), Arc::new(of_object(key, standing, translated, messages, pods, of_pod)));
     }
-    if !admission.problems().is_empty() {
-        let text = |problem: &'_ FileProblem| problem.path.display().to_string();
-        let errors = admission.problems().iter().map(|problem| FileErrorText { file: text(problem), error: &problem.text });
-        files.insert("errors.yaml".into(), yaml(&Errors { errors: errors.collect() }).into());
-    }
-    Desired { files }
+    let pods = match pods {
+        PodsTold::Captured(_) => BTreeMap::new(),
+        PodsTold::Refused(placement) => refused(admission.objects(), placement),
+    };
+    Desired { objects, ignored: admission.ignored().clone(), problems: admission.problems().to_vec(), pods }
+}
+
+fn of_object(
+    key: &ObjectKey,
+    standing: Standing<'_>,
+    translated: Option<&Conditions>,
+    messages: Vec<Message>,
+    pods: PodsTold<'_>,
+    captured: Option<bool>,
+) -> ObjectStatus {
+    let own = translated.map(|conditions| &conditions.own[..]).unwrap_or_default();
+    // What a kind says of its own acceptance stands in place of the general form.
+    let said = !standing.refused && own.iter().any(|condition| condition.r#type == "Accepted");
+    let generation = standing.document.pointer("/metadata/generation").and_then(Value::as_i64);
+    let general = || Condition { observed_generation: generation, ..accepted(standing, &messages) };
+    let mut conditions: Vec<Condition> = (!said).then(general).into_iter().collect();
+    conditions.extend(captured.map(capture));
+    conditions.extend(own.iter().filter(|condition| said || condition.r#type != "Accepted").cloned());
+    let parents = match translated {
+        _ if standing.refused => refused_parents(standing, generation, &messages),
+        Some(translated) => translated.parents.clone(),
+        None => Vec::new(),
+    };
+    let in_files = matches!(pods, PodsTold::Captured(_));
+    let observed_hash = (in_files && key.kind.has_status()).then(|| hash(standing.document));
+    let api_version = standing.document.get("apiVersion").and_then(Value::as_str).map(Into::into);
+    let mut status = ObjectStatus { observed_hash, api_version, generation, conditions, parents, messages, differs: false };
+    // A class of another controller's name is carried out, but that controller speaks of it.
+    let of_others = standing.document.pointer("/spec/controllerName").is_some_and(|name| name != CONTROLLER);
+    let form = Form::of(key.kind, !own.is_empty() && !of_others).filter(|_| !in_files);
+    status.differs = form.is_some_and(|form| form.differs(standing.status, &status));
+    status
+}
+
+fn hash(document: &Value) -> String {
+    let digest = Sha256::digest(document.to_string().as_bytes());
+    digest[..8].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn accepted(standing: Standing<'_>, messages: &[Message]) -> Condition {
@@ -132,14 +158,23 @@ fn accepted(standing: Standing<'_>, messages: &[Message]) -> Condition {
 }
 
 /// A refused route says so at each of its parents in the mesh, as the Gateway API has it for values that are not known.
-fn refused_parents(standing: Standing<'_>, messages: &[Message]) -> Vec<ParentStatus> {
+fn refused_parents(standing: Standing<'_>, generation: Option<i64>, messages: &[Message]) -> Vec<ParentStatus> {
     let is_of_mesh = |parent: &ParentRef| matches!(parent.kind.as_str(), "Service" | "ServiceEntry");
-    let parents = standing.document.pointer("/spec/parentRefs").and_then(serde_json::Value::as_array);
+    let parents = standing.document.pointer("/spec/parentRefs").and_then(Value::as_array);
     let parents = parents.into_iter().flatten().filter_map(|parent| serde_json::from_value(parent.clone()).ok());
-    let texts: Vec<String> = messages.iter().map(|message| format!("{}: {}", message.field, message.text)).collect();
     let kept = if standing.kept { "; the last good version stays in force" } else { "" };
-    let condition = Condition::new("Accepted", false, "UnsupportedValue", format!("{}{kept}", texts.join("; ")));
+    let condition = Condition::new("Accepted", false, "UnsupportedValue", format!("{}{kept}", texts(messages)));
+    let condition = Condition { observed_generation: generation, ..condition };
     parents.filter(is_of_mesh).map(|parent| ParentStatus::new(parent, vec![condition.clone()])).collect()
+}
+
+/// All remarks in one line.
+pub(super) fn texts(messages: &[Message]) -> String {
+    let text = |message: &Message| match &*message.field {
+        "" => message.text.clone(),
+        field => format!("{field}: {}", message.text),
+    };
+    messages.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 fn capture(captured: bool) -> Condition {
@@ -151,22 +186,26 @@ fn capture(captured: bool) -> Condition {
     Condition::new("Captured", false, "NotReported", message)
 }
 
-fn path(kind: &str, namespace: &str, name: &str) -> PathBuf {
-    let file = format!("{name}.yaml");
-    if namespace.is_empty() { [kind, &file].iter().collect() } else { [kind, namespace, &file].iter().collect() }
-}
-
-/// Text from a document that may become part of a path.
-fn is_file_name(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    !text.is_empty() && text.len() <= 200 && !text.starts_with('.') && text.bytes().all(allowed)
-}
-
-fn hash(document: &serde_json::Value) -> String {
-    let digest = Sha256::digest(document.to_string().as_bytes());
-    digest[..8].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn yaml(value: &impl Serialize) -> String {
-    serde_saphyr::to_string(value).expect("statuses are YAML")
+/// Pods that ask to be captured and cannot be, and those that were told so and can now.
+fn refused(objects: &Objects, placement: &Placement) -> BTreeMap<Name, PodNews> {
+    let refusals: BTreeMap<&Name, &Refusal> = (placement.pods())
+        .filter_map(|(name, placed)| match &placed.enrolment {
+            Enrolment::Refused(refusal) if refusal.is_news() => Some((name, refusal)),
+            Enrolment::Refused(_) | Enrolment::Enrolled | Enrolment::NotAsked => None,
+        })
+        .collect();
+    let news = objects.pods.iter().filter_map(|(name, pod)| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let shown = conditions.into_iter().flatten().find(|condition| condition.type_ == POD_CONDITION);
+        let refusal = refusals.get(name);
+        let is_said = match (refusal, shown) {
+            (None, None) => true,
+            (Some(refusal), Some(shown)) => shown.reason.as_deref() == Some(refusal.reason()),
+            _ => false,
+        };
+        let refused = refusal.map(|refusal| (refusal.reason(), refusal.to_string()));
+        let uid = pod.metadata.uid.clone().filter(|_| !is_said)?;
+        Some((name.clone(), PodNews { uid, refused }))
+    });
+    news.collect()
 }

@@ -1,9 +1,11 @@
-//! What objects are told, in files beside them: `.status/keelson/<Kind>/<namespace>/<name>.yaml`.
+//! What objects are told: in files beside them (`.status/keelson/<Kind>/<namespace>/<name>.yaml`), or in their own status on
+//! the API server ([`api`]). Both write the same [`Desired`].
 
+pub mod api;
 mod desired;
+mod files;
 #[cfg(test)]
 mod tests;
-mod writer;
 
-pub use desired::{Desired, Told, desired};
-pub use writer::Writer;
+pub use desired::{Desired, ObjectStatus, PodNews, PodsTold, Told, desired};
+pub use files::Writer;

@@ -21,8 +21,8 @@ fn status(admission: &Admission, file: &str) -> Value {
     let settings = Settings::default();
     let translation = translate(admission.objects(), &settings, &BTreeSet::new());
     let told = Told { messages: &translation.messages, conditions: &translation.conditions };
-    let desired = desired(admission, &told, &BTreeSet::new(), &settings);
-    let text = desired.files.get(Path::new(file)).unwrap_or_else(|| panic!("{file} of {:?}", desired.files.keys()));
+    let files = files::files(&desired(admission, &told, PodsTold::Captured(&BTreeSet::new()), &settings));
+    let text = files.get(Path::new(file)).unwrap_or_else(|| panic!("{file} of {:?}", files.keys()));
     documents(text.as_bytes(), Format::Yaml, Limits::default()).unwrap().remove(0)["status"].clone()
 }
 

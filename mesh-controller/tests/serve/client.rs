@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser;
 use mesh_controller::{
     app::{self, Running},
     auth::Tokens,
     ca::prepare_roots,
-    config::{LogFormat, Run, Source},
+    config::Command,
     distribute::ResourceType,
 };
 use mesh_proto::{
@@ -54,18 +55,11 @@ impl Controller {
 
     /// Starts it, with what it has in its folders.
     pub(crate) async fn run(&mut self) {
-        let config = Run {
-            source: Source::Folder(self.folder.path().to_path_buf()),
-            state: self.state.path().to_path_buf(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin: "127.0.0.1:0".parse().unwrap(),
-            sans: Vec::new(),
-            leaf_lifetime: Duration::from_hours(1),
-            cluster: "Kubernetes".into(),
-            dns_domain: "cluster.local".into(),
-            log: String::new(),
-            log_format: LogFormat::Text,
-        };
+        let source = format!("--source=folder:{}", self.folder.path().display());
+        let state = format!("--state={}", self.state.path().display());
+        let fixed = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--leaf-lifetime=1h"];
+        let line = ["mesh-controller", &source, &state].into_iter().chain(fixed);
+        let config = Command::try_parse_from(line).unwrap().run.unwrap();
         self.running = Some(app::start(&config).await.unwrap());
     }
 
