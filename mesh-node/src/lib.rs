@@ -18,6 +18,7 @@ pub mod hbone;
 pub mod http;
 pub mod identity;
 pub mod inbound;
+pub mod log;
 pub mod metered;
 pub mod outbound;
 pub mod reason;

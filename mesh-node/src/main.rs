@@ -6,6 +6,7 @@ use mesh_node::{
     admin::SetLog,
     app,
     config::{Config, LogFormat},
+    log,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
@@ -28,24 +29,27 @@ mod malloc_conf {
 
 fn main() -> Result<()> {
     let config = Config::parse();
-    let set_log = start_log(&config)?;
+    let (set_log, _log) = start_log(&config)?;
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("control runtime")?;
     control.block_on(app::run(config, set_log))
 }
 
-fn start_log(config: &Config) -> Result<SetLog> {
+fn start_log(config: &Config) -> Result<(SetLog, log::Guard)> {
     let filter: EnvFilter = config.log.parse().with_context(|| format!("--log {:?}", config.log))?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = Registry::default().with(filter);
+    let (out, guard) = log::start().context("the log's thread")?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(out);
     match config.log_format {
-        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_ansi(false)).init(),
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true)).init(),
+        LogFormat::Text => registry.with(layer.with_ansi(false)).init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
     }
-    Ok(Box::new(move |wanted| {
+    let set_log = move |wanted: &str| {
         let filter: EnvFilter = wanted.parse().map_err(|error| format!("{error}"))?;
         handle.reload(filter).map_err(|error| format!("{error}"))
-    }))
+    };
+    Ok((Box::new(set_log), guard))
 }
 
 /// Two descriptors a connection: the soft limit of 1024 is soon used up.

@@ -3,7 +3,7 @@
 //! Text goes to the log as the message of an event, like the node's own form; an object is written to the standard output, a line
 //! each, as a sidecar writes it. One log holds all pods of the node, so that both say which half reports, between which workloads.
 
-use std::{borrow::Cow, io::Write};
+use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue};
 use mesh_policy::model::{LogForm, LogLine, LogPiece, Operator};
@@ -60,8 +60,7 @@ pub(super) fn write(logs: &[Log], ended: &dyn Ended, facts: &dyn mesh_policy::ex
             LogForm::Json(labels) => {
                 let mut line = object(labels.iter().map(|(key, line)| (&**key, line)), ended).to_string();
                 line.push('\n');
-                // Nobody is left to be told that the output is gone.
-                let _ = std::io::stdout().lock().write_all(line.as_bytes());
+                crate::log::write_line(&line);
             }
         }
     }
