@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, de};
 
 /// A length of time in Go's form: `10s`, `1h30m`, `1.5s`, `250ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Span(#[cfg_attr(feature = "schema", schemars(with = "String"))] pub Duration);
 
 /// More than any timeout means; sums stay far from overflow.
 const TEN_YEARS: f64 = 3.2e8;

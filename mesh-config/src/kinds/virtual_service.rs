@@ -10,6 +10,7 @@ use super::{duration::Span, istio::Resource};
 pub type VirtualService = Resource<VirtualServiceSpec>;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualServiceSpec {
     /// None: routes for others to delegate to.
@@ -22,6 +23,7 @@ pub struct VirtualServiceSpec {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Destination {
     pub host: String,
@@ -30,12 +32,14 @@ pub struct Destination {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PortSelector {
     pub number: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRoute {
     pub name: String,
@@ -59,6 +63,7 @@ pub struct HttpRoute {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Delegate {
     pub name: String,
@@ -66,6 +71,7 @@ pub struct Delegate {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Headers {
     pub request: HeaderOperations,
@@ -73,6 +79,7 @@ pub struct Headers {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HeaderOperations {
     pub set: BTreeMap<String, String>,
@@ -81,6 +88,7 @@ pub struct HeaderOperations {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpMatchRequest {
     pub name: String,
@@ -101,6 +109,7 @@ pub struct HttpMatchRequest {
 
 /// At most one of them; none is presence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct StringMatch {
     pub exact: Option<String>,
@@ -109,6 +118,7 @@ pub struct StringMatch {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HttpRouteDestination {
     pub destination: Option<Destination>,
@@ -117,6 +127,7 @@ pub struct HttpRouteDestination {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RouteDestination {
     pub destination: Option<Destination>,
@@ -124,6 +135,7 @@ pub struct RouteDestination {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TlsRoute {
     #[serde(rename = "match")]
@@ -132,6 +144,7 @@ pub struct TlsRoute {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TcpRoute {
     #[serde(rename = "match")]
@@ -140,6 +153,7 @@ pub struct TcpRoute {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TlsMatchAttributes {
     pub sni_hosts: Vec<String>,
@@ -151,6 +165,7 @@ pub struct TlsMatchAttributes {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct L4MatchAttributes {
     pub destination_subnets: Vec<String>,
@@ -162,6 +177,7 @@ pub struct L4MatchAttributes {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRedirect {
     pub uri: String,
@@ -175,6 +191,7 @@ pub struct HttpRedirect {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum RedirectPortSelection {
     FromProtocolDefault,
@@ -182,6 +199,7 @@ pub enum RedirectPortSelection {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HttpDirectResponse {
     pub status: u32,
@@ -190,13 +208,16 @@ pub struct HttpDirectResponse {
 
 /// At most one of them.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HttpBody {
     pub string: Option<String>,
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub bytes: Option<ByteString>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRewrite {
     pub uri: String,
@@ -205,6 +226,7 @@ pub struct HttpRewrite {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RegexRewrite {
     #[serde(rename = "match")]
@@ -213,6 +235,7 @@ pub struct RegexRewrite {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRetry {
     pub attempts: i32,
@@ -224,6 +247,7 @@ pub struct HttpRetry {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct CorsPolicy {
     /// Deprecated: exact origins.
@@ -238,6 +262,7 @@ pub struct CorsPolicy {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum UnmatchedPreflights {
     #[default]
@@ -247,6 +272,7 @@ pub enum UnmatchedPreflights {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HttpFaultInjection {
     pub delay: Option<Delay>,
@@ -254,6 +280,7 @@ pub struct HttpFaultInjection {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 #[allow(clippy::struct_field_names, reason = "the names of the API")]
 pub struct Delay {
@@ -265,6 +292,7 @@ pub struct Delay {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Abort {
     pub http_status: Option<i32>,
@@ -274,6 +302,7 @@ pub struct Abort {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HttpMirrorPolicy {
     pub destination: Option<Destination>,
@@ -282,6 +311,7 @@ pub struct HttpMirrorPolicy {
 
 /// 0.0 to 100.0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Percent {
     pub value: f64,
