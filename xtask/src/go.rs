@@ -33,10 +33,17 @@ pub(crate) struct Module {
 pub(crate) struct Program {
     name: &'static str,
     package: &'static str,
+    /// Made of a package's tests.
+    tests: bool,
 }
 
 pub(crate) const fn program(name: &'static str, package: &'static str) -> Program {
-    Program { name, package }
+    Program { name, package, tests: false }
+}
+
+/// A program that runs the tests of a package.
+pub(crate) const fn test_program(name: &'static str, package: &'static str) -> Program {
+    Program { name, package, tests: true }
 }
 
 pub(crate) fn no_stamps(_: &str) -> Vec<String> {
@@ -78,12 +85,22 @@ impl Module {
         self.folder.rsplit('/').next().unwrap_or(self.folder)
     }
 
+    /// The folder of its programs if none of them has to be built.
+    pub(crate) fn cached(&self, root: &Path, go: &Go) -> Result<Option<PathBuf>> {
+        let folder = self.place(&root.join(self.folder), go)?;
+        Ok(self.programs.iter().all(|program| folder.join(program.name).exists()).then_some(folder))
+    }
+
+    fn place(&self, source: &Path, go: &Go) -> Result<PathBuf> {
+        let version = self.version(source)?;
+        let name = format!("{}-{}-{}", self.name(), version.trim_start_matches('v'), fingerprint(source, &go.version)?);
+        Ok(workspace::cache()?.join("go").join(name))
+    }
+
     /// The folder of its programs; builds what is missing.
     pub(crate) fn built(&self, root: &Path, go: &Go) -> Result<PathBuf> {
         let source = root.join(self.folder);
-        let version = self.version(&source)?;
-        let name = format!("{}-{}-{}", self.name(), version.trim_start_matches('v'), fingerprint(&source, &go.version)?);
-        let folder = workspace::cache()?.join("go").join(name);
+        let (version, folder) = (self.version(&source)?, self.place(&source, go)?);
         for program in self.programs {
             let path = folder.join(program.name);
             if path.exists() {
@@ -97,6 +114,22 @@ impl Module {
             report::note(format_args!("{} {version}: {:.0} s", program.name, started.elapsed().as_secs_f64()));
         }
         Ok(folder)
+    }
+
+    /// The folder of a module that this one requires, as Go keeps it; fetched when it is not there.
+    pub(crate) fn source_of(&self, root: &Path, go: &Go, module: &str) -> Result<PathBuf> {
+        let folder = root.join(self.folder);
+        let list = || {
+            let mut command = Command::new(&go.program);
+            command.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]).current_dir(&folder).env_remove("GOFLAGS");
+            interrupt::output(&mut command)
+        };
+        let found = list()?;
+        if !found.is_empty() {
+            return Ok(found.into());
+        }
+        interrupt::output(Command::new(&go.program).args(["mod", "download", module]).current_dir(&folder))?;
+        Ok(list()?.into())
     }
 
     /// As `go.mod` has it.
@@ -115,7 +148,8 @@ impl Module {
         let stamps = (self.stamps)(version).iter().fold(String::new(), |text, stamp| format!("{text} -X {stamp}"));
         // Others use the machine too.
         let mut command = Command::new("nice");
-        command.args(["-n", "15"]).arg(&go.program).args(["build", "-trimpath", "-buildvcs=false", "-p=2"]);
+        let verb: &[&str] = if program.tests { &["test", "-c"] } else { &["build"] };
+        command.args(["-n", "15"]).arg(&go.program).args(verb).args(["-trimpath", "-buildvcs=false", "-p=2"]);
         command.arg(format!("-ldflags=-s -w{stamps}")).arg("-o").arg(&draft).arg(program.package);
         command.current_dir(source).env("CGO_ENABLED", "0").env_remove("GOFLAGS").env_remove("GOOS").env_remove("GOARCH");
         interrupt::output(&mut command)?;

@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod cluster;
 mod codegen;
+mod conformance;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -12,6 +13,7 @@ mod image;
 mod kernels;
 mod kind;
 mod lab;
+mod manifests;
 mod report;
 mod task;
 mod test;
@@ -37,11 +39,13 @@ enum Command {
     BuildEbpf(ebpf::Arguments),
     Cluster(cluster::Arguments),
     Codegen(codegen::Arguments),
+    Conformance(conformance::Arguments),
     Demo(demo::Arguments),
     Fuzz(fuzz::Arguments),
     Image(image::Arguments),
     Kind(kind::Arguments),
     Lab(lab::Arguments),
+    Manifests(manifests::Arguments),
     Task(task::Arguments),
     Test(test::Arguments),
     Tidy(tidy::Arguments),
@@ -53,11 +57,13 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Codegen(arguments) => codegen::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kind(arguments) => kind::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Manifests(arguments) => manifests::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),

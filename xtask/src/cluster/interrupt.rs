@@ -89,7 +89,7 @@ fn content(file: &mut File) -> Result<String> {
 
 /// Asks `condition` until it is true. Its errors count as "not yet", the last one is told after `deadline`; an error of
 /// `hope` ends the wait, as an interruption does.
-pub(super) fn wait_until(
+pub(crate) fn wait_until(
     what: &str,
     deadline: Duration,
     hope: impl Fn() -> Result<()>,

@@ -37,4 +37,4 @@ mod template;
 mod up;
 
 pub(crate) use command::{Arguments, run};
-pub(crate) use {layout::ClusterName, node::import, state::Cluster};
+pub(crate) use {kubectl::Kubectl, layout::ClusterName, node::import, state::Cluster};

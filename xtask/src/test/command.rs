@@ -4,8 +4,8 @@ use std::{env, ffi::OsString, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
-use super::{edges, interrupt, lints, privilege};
-use crate::{codegen, ebpf, fuzz, kernels, report, tidy, tools, workspace};
+use super::{edges, interrupt, kubernetes, lints, privilege};
+use crate::{codegen, ebpf, fuzz, kernels, manifests, report, tidy, tools, workspace};
 
 /// Run everything that CI runs: kernel object, lints, generated files, tests
 ///
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// Also fuzz every parser of foreign bytes for a minute each; CI always does
     #[arg(long)]
     fuzz: bool,
-    /// Also bring up a real Kubernetes and try it; its programs take twenty minutes to build at the first time
+    /// Also bring up a real Kubernetes and try the mesh on it; its programs take twenty minutes to build at the first time
     #[arg(long)]
     k8s: bool,
     /// For cargo-nextest: filters and options, such as `-p mesh-policy` or `-E 'test(authz)'`
@@ -51,8 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         report::step("fuzzing", || fuzz::check(&root))?;
     }
     if arguments.k8s {
-        // A process of its own: it watches for Ctrl-C in its own way.
-        report::step("kubernetes", || workspace::run(Command::new(env::current_exe()?).args(["cluster", "smoke"])))?;
+        kubernetes::run(&root, &arguments.nextest)?;
     }
     // The tests over namespaces run the real programs, which a build of the tests alone would leave as they were.
     report::step("programs", || programs(&root))?;
@@ -68,6 +67,10 @@ fn everything_but_tests(root: &Path) -> Result<()> {
     report::step("clippy", || lints::clippy(root))?;
     report::step("clippy of the kernel programs", || ebpf::clippy(root))?;
     report::step("generated files", || codegen::check(root))?;
+    // To build Helm for this alone would take minutes; `--k8s` does.
+    if let Some(helm) = manifests::helm_if_cached(root)? {
+        report::step("manifests", || manifests::check(root, &helm))?;
+    }
     report::step("reproducible kernel object", || ebpf::check_reproducible(root))
 }
 

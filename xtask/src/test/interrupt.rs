@@ -23,7 +23,10 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Runs the tests to their end; after Ctrl-C waits for everything that they started, and exits.
 pub(super) fn run(tests: &mut Command) -> Result<ExitStatus> {
     // The terminal tells the runner itself; it stops its tests, says what ran, and ends.
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Relaxed)).context("watch for Ctrl-C")?;
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    if !WATCHED.swap(true, Relaxed) {
+        ctrlc::set_handler(|| INTERRUPTED.store(true, Relaxed)).context("watch for Ctrl-C")?;
+    }
     let (holders, held) = nix::unistd::pipe().context("make a pipe")?;
     // Ours alone.
     nix::fcntl::fcntl(&holders, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).context("keep a pipe")?;

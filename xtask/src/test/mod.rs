@@ -3,6 +3,7 @@
 mod command;
 mod edges;
 mod interrupt;
+mod kubernetes;
 mod lints;
 mod privilege;
 
