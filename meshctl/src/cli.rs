@@ -6,8 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{AnalyzeArgs, ExplainArgs, RoutesArgs, TestArgs},
+    commands::{AnalyzeArgs, BugReportArgs, CheckArgs, ExplainArgs, InstallArgs, RoutesArgs, TestArgs, UninstallArgs},
     filter::Filter,
+    k8s::ClusterArgs,
     log_filter::LogChange,
     output::Format,
 };
@@ -20,8 +21,11 @@ Examples:
   meshctl policies strict -o yaml         a policy with all its rules
   meshctl explain shop/client reviews.shop --path /reviews/0 -H 'end-user: jason'
   meshctl log mesh_node::outbound=debug   more of one module in the log of every node
+  meshctl install --wait                  put the mesh into the cluster of the kubeconfig
+  meshctl check                           whether it works there, and what to do if not
 
-It finds the nodes that run on this machine by itself; it must be root to ask them.
+It finds the nodes that run on this machine by itself; it must be root to ask them. Where none does, it asks those of the cluster
+of the kubeconfig.
 Exit codes: 0 all went well, 1 something did not (see the message), 2 the command line is wrong.";
 
 /// Look into a mesh and tell its nodes what to do.
@@ -48,12 +52,15 @@ pub(crate) struct Global {
     pub(crate) nodes: Vec<String>,
 
     /// Ask the node with this admin socket or runtime directory, and look for no other
-    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["nodes", "lab"])]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["nodes", "lab", "kubeconfig", "context"])]
     pub(crate) socket: Option<PathBuf>,
 
     /// Ask the nodes of this laboratory, where several run
-    #[arg(long, global = true, value_name = "ID")]
+    #[arg(long, global = true, value_name = "ID", conflicts_with_all = ["kubeconfig", "context"])]
     pub(crate) lab: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 
     /// No colours; NO_COLOR in the environment does the same
     #[arg(long, global = true)]
@@ -114,6 +121,16 @@ pub(crate) enum Command {
     Enrol(EnrolArgs),
     /// Have a node let go of a pod's traffic; returns when it flows without the proxy
     Unenrol(UnenrolArgs),
+    /// Put the mesh into a cluster
+    Install(InstallArgs),
+    /// Change the mesh in a cluster to this version and these settings
+    Upgrade(InstallArgs),
+    /// Take the mesh out of a cluster, with what it put on the nodes
+    Uninstall(UninstallArgs),
+    /// Whether the mesh in a cluster works, and the remedy for what does not
+    Check(CheckArgs),
+    /// Collect what helps to find a fault in a cluster: one tar file, without secrets
+    BugReport(BugReportArgs),
     /// Write a completion script for a shell
     Completion {
         /// For which shell

@@ -1,4 +1,4 @@
-//! HTTP/1.1 with a node's admin endpoint, over its unix socket.
+//! HTTP/1.1 with a node's admin endpoint: over its unix socket, or a port that the cluster forwards.
 
 use std::{future::Future, io, path::Path, time::Duration};
 
@@ -7,9 +7,18 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Method, Request, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    task::JoinSet,
+    time::timeout,
+};
 
-use crate::{Outcome, discover::Node, output::Printer};
+use crate::{
+    Outcome,
+    discover::{Admin, Node},
+    output::Printer,
+};
 
 /// A node that is alive answers within milliseconds; this is for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,19 +51,35 @@ fn text(body: &[u8]) -> Result<String> {
     Ok(std::str::from_utf8(body).context("the answer is not text")?.trim_end().to_owned())
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes> {
-    let exchange = timeout(PATIENCE, exchange_without_limit(socket, method, path)).await;
-    exchange.unwrap_or_else(|_| {
-        bail!("no answer from {} within {} s: does the node proxy hang?", socket.display(), PATIENCE.as_secs())
-    })
+async fn exchange(admin: &Admin, method: Method, path: &str) -> Result<Bytes> {
+    let exchange = timeout(PATIENCE, exchange_without_limit(admin, method, path)).await;
+    exchange
+        .unwrap_or_else(|_| bail!("no answer from {} within {} s: does the node proxy hang?", told(admin), PATIENCE.as_secs()))
 }
 
-async fn exchange_without_limit(socket: &Path, method: Method, path: &str) -> Result<Bytes> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
+async fn exchange_without_limit(admin: &Admin, method: Method, path: &str) -> Result<Bytes> {
+    let port = match admin {
+        Admin::Socket { admin: socket, .. } => {
+            let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
+            return ask(stream, admin, method, path).await;
+        }
+        Admin::Pod(port) => port,
+    };
+    let (stream, mut forwarder) = port.connect().await?;
+    let answer = ask(stream, admin, method, path).await;
+    // What the kubelet says is the cause of a connection that broke off.
+    let broke_off = answer.as_ref().is_err_and(|error| error.downcast_ref::<hyper::Error>().is_some());
+    if broke_off { Err(port.why(&mut forwarder).await) } else { answer }
+}
+
+async fn ask<S>(stream: S, admin: &Admin, method: Method, path: &str) -> Result<Bytes>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::builder().method(&method).uri(path).header(header::HOST, "node").body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await.with_context(|| format!("{method} {path} at {}", socket.display()))?;
+    let response = sender.send_request(request).await.with_context(|| format!("{method} {path} at {}", told(admin)))?;
     let status = response.status();
     let body =
         response.into_body().collect().await.with_context(|| format!("the answer to {method} {path} broke off"))?.to_bytes();
@@ -62,6 +87,13 @@ async fn exchange_without_limit(socket: &Path, method: Method, path: &str) -> Re
         bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body).trim());
     }
     Ok(body)
+}
+
+fn told(admin: &Admin) -> String {
+    match admin {
+        Admin::Socket { admin, .. } => admin.display().to_string(),
+        Admin::Pod(port) => port.told(),
+    }
 }
 
 /// A failed `connect()` to a node's socket in plain words, with the remedy.

@@ -1,9 +1,11 @@
-//! Finding the nodes that run on this machine.
+//! Finding the nodes: those that run on this machine, else those of a cluster.
 //!
 //! ```text
 //! /run/keelson/<instance>/admin.sock             a node of this machine
 //! /run/keelson/lab/<id>/nodes/<node>/admin.sock  a node of a laboratory: a mesh of its own
 //! ```
+//!
+//! Where none runs here, or a cluster is named, the nodes are those of a cluster, asked through its API server.
 
 use std::{
     collections::BTreeSet,
@@ -17,18 +19,31 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{answer::Status, cli::Global, client};
+use crate::{
+    answer::Status,
+    cli::Global,
+    client,
+    k8s::{ClusterArgs, PodPort, nodes},
+};
 
 const ADMIN: &str = "admin.sock";
 const ENROL: &str = "enrol.sock";
 
 /// Where to speak to a node proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) admin: PathBuf,
-    pub(crate) enrol: PathBuf,
+    pub(crate) admin: Admin,
     mesh: Mesh,
+}
+
+/// Where a node's admin endpoints are.
+#[derive(Clone)]
+pub(crate) enum Admin {
+    /// On this machine, with the socket of the enrolment service beside it.
+    Socket { admin: PathBuf, enrol: PathBuf },
+    /// In a cluster. There, labels say who is enrolled.
+    Pod(PodPort),
 }
 
 /// Nodes of one mesh are asked together.
@@ -37,6 +52,7 @@ enum Mesh {
     /// The one that this machine is part of.
     Machine,
     Lab(String),
+    Cluster,
 }
 
 /// Which nodes to ask.
@@ -46,17 +62,18 @@ pub(crate) struct Search {
     socket: Option<PathBuf>,
     lab: Option<String>,
     names: Vec<String>,
+    pub(crate) cluster: ClusterArgs,
 }
 
 impl Search {
     pub(crate) fn new(global: Global) -> Self {
-        let Global { root, socket, lab, nodes, output: _, no_color: _ } = global;
-        Self { root, socket, lab, names: nodes }
+        let Global { root, socket, lab, nodes, cluster, output: _, no_color: _ } = global;
+        Self { root, socket, lab, names: nodes, cluster }
     }
 
     /// Whether nodes were named, so that not to find them is an error in any case.
     pub(crate) fn is_explicit(&self) -> bool {
-        self.socket.is_some() || self.lab.is_some() || !self.names.is_empty()
+        self.socket.is_some() || self.lab.is_some() || !self.names.is_empty() || self.cluster.is_explicit()
     }
 
     /// Whether the nodes were named one by one.
@@ -75,7 +92,13 @@ impl Search {
             name_as_it_does(&mut node).await;
             return Ok(vec![node]);
         }
+        if self.cluster.is_explicit() {
+            return self.in_cluster().await;
+        }
         let mut nodes = list(&self.root)?;
+        if nodes.is_empty() && self.lab.is_none() && self.cluster.is_known() {
+            return self.in_cluster().await.context("no node runs on this machine, and in the cluster");
+        }
         for node in nodes.iter_mut().filter(|node| node.mesh == Mesh::Machine) {
             name_as_it_does(node).await;
         }
@@ -85,6 +108,17 @@ impl Search {
         let mut chosen = self.choose(nodes)?;
         chosen.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(chosen)
+    }
+
+    /// The nodes of the cluster that the command line or the environment names.
+    pub(crate) async fn in_cluster(&self) -> Result<Vec<Node>> {
+        let cluster = self.cluster.connect().await?;
+        let found = nodes(&cluster).await?;
+        if found.is_empty() {
+            bail!("there is no node proxy in namespace {}: `meshctl install` brings them", cluster.namespace);
+        }
+        let node = |(name, port)| Node { name, admin: Admin::Pod(port), mesh: Mesh::Cluster };
+        self.choose(found.into_iter().map(node).collect())
     }
 
     fn none(&self) -> anyhow::Error {
@@ -101,7 +135,7 @@ impl Search {
         let wanted = |node: &Node| match (&self.lab, &node.mesh) {
             (None, _) => true,
             (Some(wanted), Mesh::Lab(id)) => wanted == id,
-            (Some(_), Mesh::Machine) => false,
+            (Some(_), Mesh::Machine | Mesh::Cluster) => false,
         };
         let mut nodes: Vec<_> = nodes.into_iter().filter(wanted).collect();
         if let (Some(lab), true) = (&self.lab, nodes.is_empty()) {
@@ -110,7 +144,7 @@ impl Search {
         for name in &self.names {
             if !nodes.iter().any(|node| node.name == *name) {
                 let known: BTreeSet<_> = nodes.iter().map(|node| node.name.as_str()).collect();
-                bail!("no node {name} runs here; known: {}", known.into_iter().collect::<Vec<_>>().join(", "));
+                bail!("there is no node {name}; known: {}", known.into_iter().collect::<Vec<_>>().join(", "));
             }
         }
         nodes.retain(|node| self.names.is_empty() || self.names.contains(&node.name));
@@ -152,7 +186,11 @@ fn labs(folder: &Path) -> Result<Vec<Node>> {
 
 fn node_in(folder: &Path, name: String, mesh: Mesh) -> Option<Node> {
     let (admin, enrol) = (folder.join(ADMIN), folder.join(ENROL));
-    fs::metadata(&admin).is_ok_and(|file| file.file_type().is_socket()).then_some(Node { name, admin, enrol, mesh })
+    fs::metadata(&admin).is_ok_and(|file| file.file_type().is_socket()).then_some(Node {
+        name,
+        admin: Admin::Socket { admin, enrol },
+        mesh,
+    })
 }
 
 /// Empty where there is nothing to look into.
@@ -173,7 +211,11 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
 /// The node at an admin socket, at an enrolment socket, or with a runtime directory.
 fn at(path: &Path) -> Result<Node> {
     let file = fs::metadata(path).map_err(|error| client::unreachable(path, &error))?;
-    let node = |admin: PathBuf, enrol: PathBuf| Node { name: path.display().to_string(), admin, enrol, mesh: Mesh::Machine };
+    let node = |admin: PathBuf, enrol: PathBuf| Node {
+        name: path.display().to_string(),
+        admin: Admin::Socket { admin, enrol },
+        mesh: Mesh::Machine,
+    };
     let folder = path.parent().unwrap_or(Path::new("."));
     match file_name(path).as_str() {
         _ if file.is_dir() => Ok(node(path.join(ADMIN), path.join(ENROL))),
@@ -192,7 +234,12 @@ async fn name_as_it_does(node: &mut Node) {
 
 /// Whether somebody listens; a socket that may not be asked counts, so that the error is told later.
 fn is_served(node: &Node) -> bool {
-    UnixStream::connect(&node.admin).err().is_none_or(|error| error.kind() != io::ErrorKind::ConnectionRefused)
+    match &node.admin {
+        Admin::Socket { admin, .. } => {
+            UnixStream::connect(admin).err().is_none_or(|error| error.kind() != io::ErrorKind::ConnectionRefused)
+        }
+        Admin::Pod(_) => true,
+    }
 }
 
 fn meshes(nodes: &[Node]) -> BTreeSet<Mesh> {

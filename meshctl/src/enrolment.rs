@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use mesh_proto::enrol::{
     EnrolRequest, EnrolledPod, ListRequest, UnenrolRequest, enrolment_service_client::EnrolmentServiceClient,
 };
@@ -12,7 +12,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{client::unreachable, discover::Node};
+use crate::{
+    client::unreachable,
+    discover::{Admin, Node},
+};
 
 /// Letting a pod go waits for other nodes and for open connections; the node has a limit of its own well below this.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -37,7 +40,11 @@ pub(crate) async fn list(node: &Node) -> Result<Vec<EnrolledPod>> {
 }
 
 async fn connect(node: &Node) -> Result<EnrolmentServiceClient<Channel>> {
-    let socket = &node.enrol;
+    let Admin::Socket { enrol: socket, .. } = &node.admin else {
+        bail!(
+            "in a cluster, labels say which pods belong to the mesh: kubectl label pod NAME istio.io/dataplane-mode=ambient (or none)"
+        );
+    };
     // Once by hand: the transport's own error does not say what is wrong with the socket.
     drop(UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?);
     let path = socket.to_str().ok_or_else(|| anyhow!("{} is no UTF-8", socket.display()))?;

@@ -2,10 +2,12 @@
 //!
 //! A command finds its nodes ([`discover`]), asks each of them over the unix socket in its runtime directory
 //! ([`client`], [`enrolment`]), joins the answers ([`merge`]) and prints them ([`output`], [`table`]). Questions about routes and
-//! policies are put ([`ask`]) to a model ([`mesh`]): a node's, or that of manifests ([`files`]).
+//! policies are put ([`ask`]) to a model ([`mesh`]): a node's, or that of manifests ([`files`]). In a cluster ([`k8s`]) the nodes are
+//! reached through its API server; there the mesh is installed and removed ([`install`]) and looked over ([`check`]).
 
 mod answer;
 mod ask;
+mod check;
 mod cli;
 mod client;
 mod commands;
@@ -14,6 +16,8 @@ mod enrolment;
 mod expect;
 mod files;
 mod filter;
+mod install;
+mod k8s;
 mod log_filter;
 mod merge;
 mod mesh;
@@ -79,6 +83,11 @@ async fn run(cli: Cli, printer: &Printer) -> Result<Outcome> {
         Command::Drain { all } => commands::drain(&search, all, printer).await,
         Command::Enrol(pod) => commands::enrol(&search.find().await?, pod, printer).await,
         Command::Unenrol(pod) => commands::unenrol(&search.find().await?, pod, printer).await,
+        Command::Install(arguments) => commands::install(arguments, &search.cluster, printer).await,
+        Command::Upgrade(arguments) => commands::upgrade(arguments, &search.cluster, printer).await,
+        Command::Uninstall(arguments) => commands::uninstall(arguments, &search.cluster, printer).await,
+        Command::Check(arguments) => commands::check(&arguments, &search, printer).await,
+        Command::BugReport(arguments) => commands::bug_report(arguments, &search, printer).await,
         Command::Completion { shell } => commands::completion(shell),
         Command::Version => commands::version(&search, printer).await,
     }
