@@ -97,6 +97,7 @@ pub async fn start(config: &Run) -> Result<Running> {
         readiness: readiness.clone(),
     };
     let mut others = vec![tokio::spawn(admin::serve(admin_listener, Arc::new(shown)))];
+    info!(%admin, "answering for readiness");
 
     let settings = Settings {
         cluster: config.cluster.as_str().into(),

@@ -68,7 +68,9 @@ fn run(config: &Run) -> Result<()> {
 }
 
 fn start_log(config: &Run) -> Result<()> {
-    let filter: EnvFilter = config.log.parse().with_context(|| format!("--log {:?}", config.log))?;
+    // The Kubernetes client logs every try that fails; what fails is said once, by us.
+    let quiet = if config.log.contains("kube") { "" } else { ",kube_client=off,kube_runtime=off" };
+    let filter: EnvFilter = format!("{}{quiet}", config.log).parse().with_context(|| format!("--log {:?}", config.log))?;
     let registry = tracing_subscriber::registry().with(filter);
     // The log is for the log's reader; what is printed is for the caller.
     match config.log_format {

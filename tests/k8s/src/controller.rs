@@ -26,7 +26,7 @@ pub struct Controller {
 pub struct Published(Value);
 
 impl Controller {
-    /// Starts one; it may never become ready.
+    /// Starts one; it may never become ready. It has read the kubeconfig when this returns.
     pub async fn start(kubeconfig: &Path, arguments: &[&str]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut process = Command::new(program("mesh-controller"))
@@ -35,7 +35,7 @@ impl Controller {
             .arg(kubeconfig)
             .arg("--state")
             .arg(state.path())
-            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--webhook=127.0.0.1:0"])
             .args(arguments)
             .stderr(Stdio::piped())
             .kill_on_drop(true)

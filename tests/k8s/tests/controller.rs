@@ -69,7 +69,8 @@ async fn what_is_made_changed_and_removed_is_published() {
     let cluster = ApiServer::find().await;
     let namespace = cluster.namespace("objects").await;
     run_pod(&cluster, &namespace, "before", "10.250.0.1").await;
-    let controller = Controller::start(&cluster.kubeconfig, &[]).await;
+    let rights = Rights::grant(&cluster, &namespace, "").await;
+    let controller = rights.controller().await;
     ready(&controller).await;
     let uid = |name: &str| format!("//Pod/{namespace}/{name}");
     assert!(controller.published().await.workload(&uid("before")).is_some(), "the first state has everything");
@@ -104,6 +105,7 @@ async fn what_is_made_changed_and_removed_is_published() {
     })
     .await;
     assert!(controller.published().await.workload(&uid("before")).is_some());
+    rights.revoke().await;
 }
 
 /// With nothing but its names: what the API server would check is not the matter here.
@@ -125,12 +127,15 @@ async fn a_kind_may_come_later_and_go() {
     let cluster = ApiServer::find().await;
     let namespace = cluster.namespace("kinds").await;
     let definition = definition("networking.istio.io", "workloadentries", "WorkloadEntry");
-    assert!(
-        cluster.get(definition.clone()).await.is_none(),
-        "this test brings the kind along: run it before the mesh is installed"
-    );
+    // Whoever has it gets it back.
+    let before = cluster.get(definition.clone()).await;
+    if before.is_some() {
+        cluster.delete(definition.clone()).await;
+        eventually("the kind is not there", async || cluster.get(definition.clone()).await.is_none()).await;
+    }
     run_pod(&cluster, &namespace, "other", "10.250.1.1").await;
-    let controller = Controller::start(&cluster.kubeconfig, &[]).await;
+    let rights = Rights::grant(&cluster, &namespace, "").await;
+    let controller = rights.controller().await;
     ready(&controller).await;
 
     cluster.apply(definition.clone()).await;
@@ -162,6 +167,7 @@ async fn a_kind_may_come_later_and_go() {
     cluster.apply(entry).await;
     eventually("and so are its objects", async || controller.published().await.workload(&uid).is_some()).await;
     cluster.delete(definition.clone()).await;
+    rights.revoke().await;
     if let Some(before) = before {
         eventually("the kind is gone", async || cluster.get(definition.clone()).await.is_none()).await;
         let name = before.metadata.name;
@@ -186,7 +192,8 @@ async fn an_api_server_that_restarts_takes_nothing_away() {
     let namespace = cluster.namespace("restart").await;
     run_pod(&cluster, &namespace, "stays", "10.250.2.1").await;
     run_pod(&cluster, &namespace, "goes", "10.250.2.2").await;
-    let controller = Controller::start(&cluster.kubeconfig, &[]).await;
+    let rights = Rights::grant(&cluster, &namespace, "").await;
+    let controller = rights.controller().await;
     ready(&controller).await;
     let uid = |name: &str| format!("//Pod/{namespace}/{name}");
     let generation = controller.published().await.generation();
@@ -211,7 +218,76 @@ async fn an_api_server_that_restarts_takes_nothing_away() {
     // Watches that were quiet go on too.
     cluster.apply(service(&namespace, "late", 80)).await;
     eventually("news go on", async || controller.published().await.service(&namespace, "late").is_some()).await;
+    rights.revoke().await;
 }
+
+/// What the controller reads; and nothing of it is written by these controllers, beside which the mesh's own may run.
+const READ: &[&str] = &[
+    "pods",
+    "nodes",
+    "namespaces",
+    "services",
+    "configmaps",
+    "endpointslices.discovery.k8s.io",
+    "daemonsets.apps",
+    "customresourcedefinitions.apiextensions.k8s.io",
+    "*.networking.istio.io",
+    "*.security.istio.io",
+    "*.telemetry.istio.io",
+    "*.gateway.networking.k8s.io",
+];
+
+/// The rights of a test's controller: of the namespace's default account.
+struct Rights<'a> {
+    cluster: &'a ApiServer,
+    namespace: &'a str,
+}
+
+impl<'a> Rights<'a> {
+    /// To read everything but this, and keys of its own in the test's namespace.
+    async fn grant(cluster: &'a ApiServer, namespace: &'a str, missing: &str) -> Self {
+        let rights = Self { cluster, namespace };
+        cluster.apply(service_account(namespace)).await;
+        rights.set_missing(missing).await;
+        let subjects = json!([{ "kind": "ServiceAccount", "name": "default", "namespace": namespace }]);
+        cluster
+            .apply(json!({
+                "apiVersion": RBAC, "kind": "ClusterRoleBinding", "metadata": { "name": namespace }, "subjects": subjects,
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace },
+            }))
+            .await;
+        let rules = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["*"] }]);
+        let (role, metadata) = ("own-keys", json!({ "namespace": namespace, "name": "own-keys" }));
+        cluster.apply(json!({ "apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": rules })).await;
+        cluster
+            .apply(json!({
+                "apiVersion": RBAC, "kind": "RoleBinding", "metadata": metadata, "subjects": subjects,
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role },
+            }))
+            .await;
+        rights
+    }
+
+    async fn set_missing(&self, missing: &str) {
+        let granted = READ.iter().copied().filter(|resource| *resource != missing);
+        self.cluster.apply(role(self.namespace, &granted.collect::<Vec<_>>())).await;
+    }
+
+    /// Starts a controller that has them.
+    async fn controller(&self) -> Controller {
+        let (_folder, kubeconfig) = kubeconfig_of(self.cluster, self.namespace, "default").await;
+        // The file is read once, before the controller says where it is asked.
+        Controller::start(&kubeconfig, &["--namespace", self.namespace]).await
+    }
+
+    async fn revoke(self) {
+        for kind in ["ClusterRoleBinding", "ClusterRole"] {
+            self.cluster.delete(json!({ "apiVersion": RBAC, "kind": kind, "metadata": { "name": self.namespace } })).await;
+        }
+    }
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// A kubeconfig for a service account.
 async fn kubeconfig_of(cluster: &ApiServer, namespace: &str, account: &str) -> (TempDir, PathBuf) {
@@ -247,59 +323,36 @@ async fn what_may_not_be_read_is_named() {
     let cluster = ApiServer::find().await;
     let namespace = cluster.namespace("rights").await;
     run_pod(&cluster, &namespace, "page", "10.250.3.1").await;
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": namespace },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace },
-        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": namespace }],
-    });
-    let all = [
-        "pods",
-        "nodes",
-        "namespaces",
-        "services",
-        "configmaps",
-        "endpointslices.discovery.k8s.io",
-        "daemonsets.apps",
-        "customresourcedefinitions.apiextensions.k8s.io",
-        "*.networking.istio.io",
-        "*.security.istio.io",
-        "*.telemetry.istio.io",
-        "*.gateway.networking.k8s.io",
-    ];
-    let without =
-        |missing: &str| role(&namespace, &all.iter().copied().filter(|resource| *resource != missing).collect::<Vec<_>>());
-    cluster.apply(without("services")).await;
-    cluster.apply(binding.clone()).await;
-    let (_folder, kubeconfig) = kubeconfig_of(&cluster, &namespace, "default").await;
-    let controller = Controller::start(&kubeconfig, &[]).await;
+    let rights = Rights::grant(&cluster, &namespace, "services").await;
+    let controller = rights.controller().await;
+    let refused = "services: list and watch of services are not permitted";
 
     eventually("only the services are missing", async || {
         let (ready, text) = controller.readiness().await;
-        let named: Vec<&str> = text.lines().skip(1).collect();
-        !ready && named.len() == 1 && named[0].starts_with("services: list and watch of services are not permitted")
+        let named: Vec<&str> = text.lines().filter(|line| line.contains(": ")).collect();
+        !ready && named.len() == 1 && named[0].starts_with(refused)
     })
     .await;
     assert_eq!(controller.published().await.generation(), 0, "nothing is said before everything is known");
     assert!(controller.log().await.contains("not permitted"), "the log says it too");
 
-    cluster.apply(role(&namespace, &all)).await;
+    rights.set_missing("").await;
     ready(&controller).await;
     let uid = |name: &str| format!("//Pod/{namespace}/{name}");
     assert!(controller.published().await.workload(&uid("page")).is_some());
 
     // Taken away later: the last state stays, the rest goes on, and it is said.
-    cluster.apply(without("services")).await;
+    rights.set_missing("services").await;
     eventually("it is said that services are stale", async || {
         let (ready, text) = controller.readiness().await;
         assert!(ready, "{text}");
-        text.contains("services: list and watch of services are not permitted")
+        text.contains(refused)
     })
     .await;
     run_pod(&cluster, &namespace, "late", "10.250.3.2").await;
     eventually("pods go on", async || controller.published().await.workload(&uid("late")).is_some()).await;
     assert!(controller.published().await.service("default", "kubernetes").is_some(), "what was known of services stays");
-    cluster.delete(binding).await;
-    cluster.delete(role(&namespace, &all)).await;
+    rights.revoke().await;
 }
 
 #[tokio::test]

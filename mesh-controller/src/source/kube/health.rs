@@ -57,9 +57,9 @@ impl Health {
         self.select(|state| !state.listed)
     }
 
-    /// Kinds that were read and can not be followed at present: their last state stays in force.
+    /// Kinds that can not be followed at present: what was known of them stays in force.
     pub fn stale(&self) -> Vec<Trouble> {
-        self.select(|state| state.listed && state.failure.as_ref().is_some_and(|failure| failure.at.elapsed() < FORGOTTEN))
+        self.select(|state| state.failure.as_ref().is_some_and(|failure| failure.at.elapsed() < FORGOTTEN))
     }
 
     fn select(&self, wanted: impl Fn(&State) -> bool) -> Vec<Trouble> {
