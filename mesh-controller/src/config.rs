@@ -70,34 +70,27 @@ pub struct Run {
     /// How to log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    #[command(flatten)]
-    pub kubernetes: Kubernetes,
-}
-
-/// With `--source kubernetes`.
-#[derive(Clone, Debug, Args)]
-pub struct Kubernetes {
-    /// The namespace of controller and nodes
+    /// In Kubernetes: the namespace of controller and nodes
     #[arg(long, env = "POD_NAMESPACE", default_value = "keelson-system")]
     pub namespace: String,
-    /// The Service of the controllers, and the name of their Lease
+    /// In Kubernetes: the Service of the controllers, and the name of their Lease
     #[arg(long, default_value = "keelson-controller")]
     pub service: String,
-    /// The service account under which nodes run
+    /// In Kubernetes: the service account under which nodes run
     #[arg(long, default_value = "keelson-node")]
     pub node_account: String,
-    /// This replica's name, as Lease and events have it; the host's name where it is not given
+    /// In Kubernetes: this replica's name, as Lease and events have it; the host's name where it is not given
     #[arg(long, env = "POD_NAME")]
     pub pod: Option<String>,
-    /// Where the API server has objects validated (HTTPS)
+    /// In Kubernetes: where the API server has objects validated (HTTPS)
     #[arg(long, default_value = "[::]:15017")]
     pub webhook: SocketAddr,
-    /// How long a leader counts that nobody hears of, 3s to 5m
+    /// In Kubernetes: how long a leader counts that nobody hears of, 3s to 5m
     #[arg(long, default_value = "15s", value_parser = lease)]
     pub lease: Duration,
 }
 
-impl Kubernetes {
+impl Run {
     /// This replica among the others.
     pub fn instance(&self) -> String {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());

@@ -50,7 +50,7 @@ impl Cluster {
 
     /// The authority of the Secrets, however long it takes to read them: who runs without keys serves nobody.
     pub(super) async fn keeper(&self) -> (Arc<Keeper>, JoinHandle<()>) {
-        let namespace = &self.config.kubernetes.namespace;
+        let namespace = &self.config.namespace;
         let mut pause = FIRST_PAUSE;
         loop {
             let secrets = Secrets::new(self.client.clone(), namespace);
@@ -67,26 +67,26 @@ impl Cluster {
 
     /// By which nodes and the API server reach this replica.
     fn names(&self) -> Vec<String> {
-        let config = &self.config.kubernetes;
-        let (service, namespace, domain) = (&config.service, &config.namespace, &self.config.dns_domain);
+        let config = &self.config;
+        let (service, namespace, domain) = (&config.service, &config.namespace, &config.dns_domain);
         let of_service = [
             service.clone(),
             format!("{service}.{namespace}"),
             format!("{service}.{namespace}.svc"),
             format!("{service}.{namespace}.svc.{domain}"),
         ];
-        of_service.into_iter().chain(self.config.sans.iter().cloned()).collect()
+        of_service.into_iter().chain(config.sans.iter().cloned()).collect()
     }
 
     pub(super) fn authenticator(&self, placement: watch::Receiver<Arc<Placement>>) -> Authenticator {
-        let config = &self.config.kubernetes;
+        let config = &self.config;
         let account = Account { namespace: config.namespace.clone(), name: config.node_account.clone() };
         Authenticator::Cluster(Arc::new(Reviews::new(self.client.clone(), account, placement)))
     }
 
     /// Serves the webhook; where it listens.
     pub(super) async fn webhook(&self, keeper: Arc<Keeper>) -> Result<(SocketAddr, [JoinHandle<()>; 2])> {
-        let address = self.config.kubernetes.webhook;
+        let address = self.config.webhook;
         let listener = server::listen(address).await.with_context(|| format!("listen on {address}"))?;
         let address = listener.local_addr()?;
         let tls = Arc::new(server::tls(keeper, b"http/1.1").context("set TLS up for the webhook")?);
@@ -100,7 +100,7 @@ impl Cluster {
 
     /// Takes part in the election, and writes while this replica leads.
     pub(super) fn lead(&self, keeper: &Keeper, statuses: watch::Receiver<Arc<Desired>>) -> Leading {
-        let config = &self.config.kubernetes;
+        let config = &self.config;
         let (client, telemetry) = (&self.client, &self.telemetry);
         let lease = (&*config.namespace, &*config.service);
         let gauge = telemetry.metrics.leader.clone();
