@@ -79,7 +79,7 @@ impl Annotations {
             let captured = reported.contains(&name);
             let before = self.is_captured(&name, objects);
             self.report(node, name.clone(), captured, None);
-            changed |= before != self.pending.get(&name).map_or(before, |pending| pending.captured);
+            changed |= before != self.is_captured(&name, objects);
         }
         self.settle(objects);
         changed
