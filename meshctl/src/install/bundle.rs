@@ -83,6 +83,13 @@ impl Bundle {
         Ok(())
     }
 
+    /// Adds `--name=value` to those of this name.
+    pub(crate) fn add_argument(&mut self, program: Program, name: &str, value: &str) -> Result<()> {
+        let arguments = self.container(program)?["args"].as_array_mut().context("the program has arguments")?;
+        arguments.push(json!(format!("--{name}={value}")));
+        Ok(())
+    }
+
     /// Of an argument `--name=value`.
     pub(crate) fn argument(&mut self, program: Program, name: &str) -> Result<String> {
         let prefix = format!("--{name}=");

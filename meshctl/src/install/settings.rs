@@ -89,7 +89,8 @@ fn trace_sampling(bundle: &mut Bundle, value: &str) -> Result<()> {
 
 fn exempt(bundle: &mut Bundle, value: &str) -> Result<()> {
     let known = bundle.argument(Program::Node, "cni-exempt")?;
-    bundle.set_argument(Program::Node, "cni-exempt", &format!("{known},{value}"))
+    bundle.set_argument(Program::Node, "cni-exempt", &format!("{known},{value}"))?;
+    value.split(',').try_for_each(|namespace| bundle.add_argument(Program::Controller, "exempt-namespace", namespace))
 }
 
 /// A folder of the nodes, which has the same path inside.
