@@ -84,7 +84,7 @@ pub struct Reviews {
     api: Api<TokenReview>,
     account: Account,
     placement: watch::Receiver<Arc<Placement>>,
-    cache: Mutex<Cache>,
+    pub(super) cache: Mutex<Cache>,
     places: Semaphore,
     away: AtomicBool,
 }

@@ -1,18 +1,23 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, Response};
-use k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewStatus, UserInfo};
 use mesh_config::document::{Format, Limits, documents};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{
+    authenticator::Proof,
     cache::{Cache, FRESH, Known, MAX_TOKENS},
     claims::Claims,
     review::{Confirmed, judge, plausible},
@@ -193,6 +198,68 @@ fn the_cache_is_bounded() {
     }
     assert!(matches!(cache.look(&digest(0), start), Known::Unknown), "the oldest went");
     assert!(matches!(cache.look(&digest(MAX_TOKENS), start + hour / 2), Known::Stale(_)), "the newest is there");
+}
+
+/// Reviews by an API server that says this of every token, or is away while `status` is None; how often it was asked.
+fn reviews(
+    status: Arc<Mutex<Option<TokenReviewStatus>>>,
+    placement: watch::Receiver<Arc<Placement>>,
+) -> (Reviews, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = tower::service_fn(move |_: Request<kube::client::Body>| {
+        let status = status.lock().unwrap().clone();
+        count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let status = status.ok_or_else(|| std::io::Error::other("nobody is there"))?;
+            let review = TokenReview { status: Some(status), ..TokenReview::default() };
+            let body = kube::client::Body::from(serde_json::to_vec(&review).unwrap());
+            Ok::<_, std::io::Error>(Response::builder().status(201).body(body).unwrap())
+        }
+    });
+    (Reviews::new(kube::Client::new(server, "default"), account(), placement), asked)
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_away_known_tokens_go_on_and_others_do_not() {
+    let server = Arc::new(Mutex::new(Some(confirmed())));
+    let (placed, placement) = watch::channel(Arc::new(Placement::default()));
+    let (reviews, asked) = reviews(server.clone(), placement);
+    let expires = SystemTime::now() + Duration::from_hours(1);
+    let seconds = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let of = |jti: &str| token(&format!(r#"{{"sub":"{USER}","exp":{seconds},"aud":["keelson"],"jti":"{jti}"}}"#));
+    let (known, other) = (of("known"), of("other"));
+    let caller = reviews.authenticate(&known).await.unwrap();
+    reviews.authenticate(&known).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "an answer counts for a while");
+
+    *server.lock().unwrap() = None;
+    assert!(matches!(reviews.authenticate(&other).await, Err(Refusal::Away { .. })));
+    let Proof::Pod { token: digest, uid, .. } = &caller.proof else { panic!("{caller:?}") };
+    let long_ago = SystemTime::now() - Duration::from_mins(10);
+    reviews.cache.lock().unwrap().confirm(*digest, "node-1".into(), uid.clone(), expires, long_ago);
+    assert_eq!(reviews.authenticate(&known).await.unwrap().node, "node-1", "nobody can be asked");
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "but that was tried");
+    // Its end is its end.
+    reviews.cache.lock().unwrap().confirm(*digest, "node-1".into(), uid.clone(), SystemTime::now(), long_ago);
+    assert!(matches!(reviews.authenticate(&known).await, Err(Refusal::Away { .. })));
+    assert!(!reviews.is_valid(&caller), "and that of a stream whose pod was never seen");
+
+    // Once its pod was seen, a stream stands on that alone.
+    placed.send_replace(Arc::new(placement_of_node()));
+    assert!(reviews.is_valid(&caller));
+    placed.send_replace(Arc::new(Placement::default()));
+    assert!(!reviews.is_valid(&caller));
+
+    *server.lock().unwrap() = Some(TokenReviewStatus { authenticated: Some(false), ..confirmed() });
+    assert!(matches!(reviews.authenticate(&other).await, Err(Refusal::Unknown { .. })));
+}
+
+fn placement_of_node() -> Placement {
+    placement(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: keelson-system, uid: uid-1},
+          spec: {nodeName: node-1, serviceAccountName: keelson-node, containers: []}, status: {phase: Running}}",
+    )
 }
 
 /// Where the pods of these documents are.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -46,6 +46,8 @@ pub struct Keeper {
     fixed_addresses: Vec<IpAddr>,
     current: ArcSwap<Current>,
     roots: watch::Sender<Arc<str>>,
+    /// One change at a time: who renews the certificate must not put back a key that was replaced meanwhile.
+    changing: Mutex<()>,
 }
 
 struct Current {
@@ -93,7 +95,14 @@ impl Keeper {
         let (serving, renew_at) = certify(&authority, &names, &addresses)?;
         let (roots, _) = watch::channel(authority.roots().into());
         let current = Current { material, authority, serving, addresses, renew_at };
-        Ok(Arc::new(Self { folder, names, fixed_addresses, current: ArcSwap::from_pointee(current), roots }))
+        Ok(Arc::new(Self {
+            folder,
+            names,
+            fixed_addresses,
+            current: ArcSwap::from_pointee(current),
+            roots,
+            changing: Mutex::default(),
+        }))
     }
 
     pub fn authority(&self) -> Arc<Authority> {
@@ -125,16 +134,22 @@ impl Keeper {
 
     /// Looks once.
     pub fn refresh(&self) -> Result<(), RootsError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let material = match &self.folder {
             Some(state) => Material::load(state, ORGANISATION)?,
             None => self.current.load().material.clone(),
         };
-        self.take(material)
+        self.put(material)
     }
 
     /// Puts keys in force, if they are others, and renews the endpoints' certificate when it is due. Keys that are not
     /// usable change nothing.
     pub(super) fn take(&self, material: Material) -> Result<(), RootsError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(material)
+    }
+
+    fn put(&self, material: Material) -> Result<(), RootsError> {
         let current = self.current.load_full();
         let addresses = addresses(&self.fixed_addresses);
         let replaced = material != current.material;

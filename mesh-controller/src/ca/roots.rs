@@ -147,7 +147,9 @@ impl Roots {
                 debug!(namespace, name, ?action, "wrote what is trusted");
                 return (place, Outcome::Written);
             }
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) || status.message.contains("being terminated") => {
+            Ok(Err(kube::Error::Api(status)))
+                if matches!(status.code, 404 | 409) || status.message.contains("being terminated") =>
+            {
                 return (place, Outcome::Overtaken);
             }
             Ok(Err(error)) => error.to_string(),
@@ -325,11 +327,8 @@ mod tests {
         let namespaces = [("going", false), ("mesh", true), ("new", true), ("right", true), ("theirs", true), ("wrong", true)];
         let maps = [("right", true, "R"), ("theirs", false, "T"), ("wrong", true, "X"), ("mesh", false, "R")];
         let (actions, foreign) = plan(&seen(&namespaces, &maps, &[]));
-        let expected = [
-            ("mesh", OWN, Action::Create),
-            ("new", EVERYWHERE, Action::Create),
-            ("wrong", EVERYWHERE, Action::Repair),
-        ];
+        let expected =
+            [("mesh", OWN, Action::Create), ("new", EVERYWHERE, Action::Create), ("wrong", EVERYWHERE, Action::Repair)];
         assert_eq!(actions, expected.map(|(at, name, action)| (at.to_owned(), name, action)));
         assert_eq!(foreign, ["theirs"], "the same roots by somebody else are as good");
     }
@@ -345,7 +344,8 @@ mod tests {
     fn nothing_is_planned_before_everything_was_listed() {
         let mut seen = Seen::default();
         assert!(!seen.complete());
-        let namespace = Namespace { metadata: kube::core::ObjectMeta { name: Some("a".into()), ..Default::default() }, ..Default::default() };
+        let namespace =
+            Namespace { metadata: kube::core::ObjectMeta { name: Some("a".into()), ..Default::default() }, ..Default::default() };
         seen.namespaces.take("Namespaces", Some(Ok(Event::Init)), |_: &Namespace| true);
         seen.namespaces.take("Namespaces", Some(Ok(Event::InitApply(namespace.clone()))), |_| true);
         assert!(!seen.namespaces.complete && seen.namespaces.items.is_empty());

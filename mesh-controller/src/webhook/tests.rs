@@ -88,7 +88,9 @@ fn a_name_that_is_still_to_be_made_is_no_fault() {
 
 #[test]
 fn what_is_no_review_is_an_error() {
-    for bad in ["", "{}", "[]", r#"{"apiVersion":"v1","request":{}}"#, r#"{"apiVersion":"v1","request":{"uid":1,"operation":"CREATE"}}"#] {
+    for bad in
+        ["", "{}", "[]", r#"{"apiVersion":"v1","request":{}}"#, r#"{"apiVersion":"v1","request":{"uid":1,"operation":"CREATE"}}"#]
+    {
         assert!(judge(bad.as_bytes()).is_err(), "{bad}");
     }
 }

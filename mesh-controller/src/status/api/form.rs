@@ -75,7 +75,8 @@ impl Form {
 
 fn is_said(found: &Value, condition: &Condition) -> bool {
     list(found).iter().any(|known| {
-        let of_version = condition.observed_generation.is_none_or(|generation| is_number(&known["observedGeneration"], generation));
+        let of_version =
+            condition.observed_generation.is_none_or(|generation| is_number(&known["observedGeneration"], generation));
         known["type"] == condition.r#type && known["status"] == condition.status && of_version
     })
 }
@@ -168,8 +169,7 @@ fn parents(found: &Value, wanted: &[ParentStatus], now: &str) -> Vec<Value> {
 
 fn of_parent(key: Value, parent: &ParentStatus, found: &Value, now: &str) -> Value {
     let known = |condition: &Condition| list(found).iter().find(|known| known["type"] == condition.r#type);
-    let conditions: Vec<Value> =
-        parent.conditions.iter().map(|condition| written(known(condition), condition, now)).collect();
+    let conditions: Vec<Value> = parent.conditions.iter().map(|condition| written(known(condition), condition, now)).collect();
     json!({ "parentRef": key, "controllerName": parent.controller_name, "conditions": conditions })
 }
 

@@ -92,7 +92,8 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Queue<K, V> {
             }
             return;
         }
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE).mul_f64(0.75 + fastrand::f64() / 2.0);
+        let pause =
+            FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE).mul_f64(0.75 + fastrand::f64() / 2.0);
         let waiting = Waiting { value: next.unwrap_or(value), at: now + pause, failures: failures.saturating_add(1) };
         self.waiting.insert(key.clone(), waiting);
     }

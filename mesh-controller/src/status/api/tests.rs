@@ -19,7 +19,10 @@ const BEFORE: &str = "2026-01-01T00:00:00Z";
 const NOW: &str = "2026-01-02T00:00:00Z";
 
 fn accepted(holds: bool) -> Condition {
-    Condition { observed_generation: Some(2), ..Condition::new("Accepted", holds, if holds { "Accepted" } else { "Invalid" }, "text") }
+    Condition {
+        observed_generation: Some(2),
+        ..Condition::new("Accepted", holds, if holds { "Accepted" } else { "Invalid" }, "text")
+    }
 }
 
 fn istio(holds: bool, messages: &[(&str, &str)]) -> ObjectStatus {

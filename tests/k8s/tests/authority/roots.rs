@@ -1,7 +1,7 @@
 //! What every namespace trusts, and keys that are plugged in.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use crate::wait::eventually;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -35,7 +35,8 @@ fn plugged() -> (Secret, String) {
 #[tokio::test]
 async fn every_namespace_is_told_what_to_trust() {
     let found = Surroundings::new().await;
-    let (early, late, foreign) = (format!("{}-a", found.namespace), format!("{}-b", found.namespace), format!("{}-c", found.namespace));
+    let (early, late, foreign) =
+        (format!("{}-a", found.namespace), format!("{}-b", found.namespace), format!("{}-c", found.namespace));
     found.make_namespace(&early).await;
     found.make_namespace(&foreign).await;
     let theirs: ConfigMap =
@@ -71,7 +72,8 @@ async fn every_namespace_is_told_what_to_trust() {
     // Keys that are of no use change nothing.
     let broken = json!({ "stringData": { "ca-key.pem": "no key" } });
     secrets.patch("cacerts", &PatchParams::default(), &Patch::Merge(broken)).await.unwrap();
-    eventually("it says so", || async { controller.program.text().contains("the authority stays as it was").then_some(()) }).await;
+    eventually("it says so", || async { controller.program.text().contains("the authority stays as it was").then_some(()) })
+        .await;
     reads(&root).await;
     assert_eq!(found.roots_of(&foreign, EVERYWHERE).await, "theirs", "nobody else's is touched");
     found.remove(&[&early, &late, &foreign]).await;

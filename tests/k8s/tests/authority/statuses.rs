@@ -1,7 +1,7 @@
 //! What objects are told in their own status.
 
-use k8s_openapi::api::{core::v1::Service, events::v1::Event};
 use crate::wait::eventually;
+use k8s_openapi::api::{core::v1::Service, events::v1::Event};
 use kube::{
     Api, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -105,7 +105,8 @@ async fn a_pod_that_cannot_be_taken_in_is_told() {
     let events = Api::<Event>::namespaced(found.client.clone(), &found.namespace);
     let of_pod = async || {
         let all = events.list(&ListParams::default().fields("regarding.name=outside")).await.unwrap();
-        let ours = all.items.into_iter().filter(|event| event.reporting_controller.as_deref() == Some("keelson.io/mesh-controller"));
+        let ours =
+            all.items.into_iter().filter(|event| event.reporting_controller.as_deref() == Some("keelson.io/mesh-controller"));
         Some(ours.collect::<Vec<_>>()).filter(|ours| !ours.is_empty())
     };
     let ours = eventually("the pod's event", &of_pod).await;

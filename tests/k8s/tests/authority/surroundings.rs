@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -9,12 +10,17 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+    api::{
+        authentication::v1::TokenRequest,
+        core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+        rbac::v1::{ClusterRole, ClusterRoleBinding},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, PostParams},
+    config::Kubeconfig,
     core::{ApiResource, GroupVersionKind},
 };
 use rustls::{ClientConfig, RootCertStore};
@@ -44,6 +50,8 @@ pub(crate) struct Surroundings {
     pub(crate) cluster: Cluster,
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    /// Of the controllers: the rights that the installation gives them, and no others.
+    kubeconfig: PathBuf,
     folder: tempfile::TempDir,
     ports: AtomicU16,
     _alone: Exclusive,
@@ -67,8 +75,10 @@ impl Surroundings {
         let namespace = format!("authority-{:08x}", fastrand::u32(..));
         let ports = AtomicU16::new(fastrand::u16(20_000..30_000));
         let folder = tempfile::tempdir().unwrap();
-        let found = Self { cluster, client, namespace, folder, ports, _alone: alone };
+        let kubeconfig = folder.path().join("kubeconfig");
+        let found = Self { cluster, client, namespace, kubeconfig, folder, ports, _alone: alone };
         found.make_namespace(&found.namespace).await;
+        found.grant().await;
         for (group, kind, plural) in KINDS {
             found.define(group, kind, plural).await;
         }
@@ -86,6 +96,52 @@ impl Surroundings {
         for name in namespaces.iter().copied().chain([&*self.namespace]) {
             api.delete(name, &DeleteParams::default()).await.unwrap();
         }
+        Api::<ClusterRoleBinding>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+        Api::<ClusterRole>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Makes the controllers' account, with the roles of the installation under names of the test's own.
+    async fn grant(&self) {
+        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/manifests/keelson.yaml");
+        let read = ["create", "--dry-run=client", "--validate=ignore", "--output=json", "--filename", manifests];
+        let output = self.cluster.kubectl(&read, "").unwrap();
+        let mut objects = Vec::new();
+        for object in serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>() {
+            let mut object = object.unwrap();
+            match object["items"].as_array_mut() {
+                Some(items) => objects.append(items),
+                None => objects.push(object),
+            }
+        }
+        objects.retain(|object| {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            object["metadata"]["name"] == "keelson-controller" && (kind == "ServiceAccount" || kind.contains("Role"))
+        });
+        assert_eq!(objects.len(), 5, "account, two roles, two bindings: {}", String::from_utf8_lossy(&output.stderr));
+        for object in &mut objects {
+            if object["kind"].as_str().is_some_and(|kind| kind.starts_with("Cluster")) {
+                object["metadata"]["name"] = json!(self.namespace);
+                if object["roleRef"].is_object() {
+                    object["roleRef"]["name"] = json!(self.namespace);
+                }
+            } else {
+                object["metadata"]["namespace"] = json!(self.namespace);
+            }
+            for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+                subject["namespace"] = json!(self.namespace);
+            }
+        }
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();
+        let output = self.cluster.kubectl(&["apply", "-f", "-"], &list).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &self.namespace);
+        let request: TokenRequest =
+            serde_json::from_value(json!({ "spec": { "audiences": [], "expirationSeconds": 3600 } })).unwrap();
+        let issued = accounts.create_token_request("keelson-controller", &PostParams::default(), &request).await.unwrap();
+        let mut kubeconfig = serde_json::to_value(Kubeconfig::read_from(&self.cluster.control.kubeconfig).unwrap()).unwrap();
+        kubeconfig["users"][0]["user"] = json!({ "token": issued.status.unwrap().token });
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).unwrap();
     }
 
     async fn define(&self, group: &str, kind: &str, plural: &str) {
@@ -132,12 +188,13 @@ impl Surroundings {
 
     /// Starts a controller; it is ready when this returns.
     pub(crate) async fn controller(&self, name: &str) -> Controller {
-        let port = || SocketAddr::new(self.cluster.control.address.v4.parse().unwrap(), self.ports.fetch_add(1, Ordering::Relaxed));
+        let port =
+            || SocketAddr::new(self.cluster.control.address.v4.parse().unwrap(), self.ports.fetch_add(1, Ordering::Relaxed));
         let (xds, admin, webhook) = (port(), port(), port());
         let state = self.folder.path().join(name);
         let arguments = [
             "--source=kubernetes".to_owned(),
-            format!("--kubeconfig={}", self.cluster.control.kubeconfig.display()),
+            format!("--kubeconfig={}", self.kubeconfig.display()),
             format!("--state={}", state.display()),
             format!("--namespace={}", self.namespace),
             format!("--pod={name}"),

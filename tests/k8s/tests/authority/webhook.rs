@@ -1,7 +1,7 @@
 //! What the API server asks before it takes an object.
 
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use crate::wait::eventually;
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
