@@ -201,9 +201,9 @@ async fn an_api_server_that_restarts_takes_nothing_away() {
     // What happens while nobody looks is beyond what the new server remembers: the watch can not go on (410), and lists.
     let process = Pid::from_raw(controller.pid().try_into().unwrap());
     kill(process, Signal::SIGSTOP).unwrap();
-    cluster.delete(pod(&namespace, "goes", &json!({}))).await;
     restart(&cluster, "kube-apiserver");
     eventually("the API server is back", async || cluster.client.apiserver_version().await.is_ok()).await;
+    cluster.delete(pod(&namespace, "goes", &json!({}))).await;
     run_pod(&cluster, &namespace, "comes", "10.250.2.3").await;
     kill(process, Signal::SIGCONT).unwrap();
 
@@ -214,6 +214,7 @@ async fn an_api_server_that_restarts_takes_nothing_away() {
     })
     .await;
     assert!(controller.published().await.generation() > generation);
+    assert!(controller.log().await.contains("the watch fell behind and lists again kind=\"pods\""), "that was what was tried");
     assert!(controller.readiness().await.0);
     // Watches that were quiet go on too.
     cluster.apply(service(&namespace, "late", 80)).await;
