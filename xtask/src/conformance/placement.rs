@@ -72,7 +72,7 @@ fn manifests(kubectl: &Kubectl, tests: &Path) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
     for object in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
         let mut object = object.context("kubectl printed something else than JSON")?;
-        match object["items"].as_array_mut() {
+        match object.get_mut("items").and_then(Value::as_array_mut) {
             Some(items) => objects.append(items),
             None => objects.push(object),
         }
