@@ -111,7 +111,10 @@ async fn judge(config: &PluginConfig, reference: &PodReference, patience: &Patie
     Ok((pod, judged))
 }
 
-async fn objects(config: &PluginConfig, PodReference { namespace, name, .. }: &PodReference) -> Result<(Pod, Namespace), ApiError> {
+async fn objects(
+    config: &PluginConfig,
+    PodReference { namespace, name, .. }: &PodReference,
+) -> Result<(Pod, Namespace), ApiError> {
     let mut api = Api::connect(&config.api).await?;
     let pod = api.get(&format!("/api/v1/namespaces/{namespace}/pods/{name}")).await?;
     let namespace = api.get(&format!("/api/v1/namespaces/{namespace}")).await?;

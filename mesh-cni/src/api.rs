@@ -92,7 +92,9 @@ impl ApiError {
             Self::File { .. } | Self::Roots { .. } => {
                 "the node proxy writes it: is the pod of keelson-node running on this node? To take the mesh off the cluster: meshctl uninstall"
             }
-            Self::Handshake { .. } => "does the cluster's CA (kube-root-ca.crt) sign the API server's certificate for this address?",
+            Self::Handshake { .. } => {
+                "does the cluster's CA (kube-root-ca.crt) sign the API server's certificate for this address?"
+            }
             Self::Unauthorized { .. } => {
                 "the node proxy renews the token: is the pod of keelson-node running on this node? To take the mesh off the cluster: meshctl uninstall"
             }

@@ -62,7 +62,14 @@ impl Environment {
     pub fn netns(&self) -> Result<PathBuf, Failure> {
         let path = self.netns.as_deref().filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| Failure::Environment { variable: "CNI_NETNS", problem: "is not set".to_owned() })?;
-        std::fs::canonicalize(path).map_err(|source| Failure::Netns { path: Path::new(path).to_owned(), source })
+        let failed = |source| Failure::Netns { path: Path::new(path).to_owned(), source };
+        // The file itself may be a link of `/proc`, which leads to no path.
+        let (Some(folder), Some(name)) = (Path::new(path).parent(), Path::new(path).file_name()) else {
+            return Err(Failure::Environment { variable: "CNI_NETNS", problem: format!("is {path:?}, which is no file") });
+        };
+        let whole = folder.canonicalize().map_err(failed)?.join(name);
+        whole.metadata().map_err(failed)?;
+        Ok(whole)
     }
 
     /// `None` when this is no pod of Kubernetes: nothing says who it is, and nobody asked for it to be in the mesh.
@@ -89,6 +96,20 @@ mod tests {
         for other in ["", "IgnoreUnknown=1", "K8S_POD_NAME=page", "K8S_POD_NAMESPACE=;K8S_POD_NAME=page"] {
             assert_eq!(pod(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_namespaces_path_has_no_links_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        std::fs::create_dir(at("run")).unwrap();
+        std::fs::write(at("run/cni-1"), "").unwrap();
+        std::os::unix::fs::symlink(at("run"), at("var-run")).unwrap();
+        let netns = |path: PathBuf| Environment { netns: Some(path.display().to_string()), ..Environment::default() }.netns();
+        assert_eq!(netns(at("var-run/cni-1")).unwrap(), at("run/cni-1"));
+        assert!(netns("/proc/self/ns/net".into()).unwrap().ends_with("ns/net"));
+        assert_eq!(netns(at("run/cni-2")).unwrap_err().code(), 4);
+        assert_eq!(Environment::default().netns().unwrap_err().code(), 4);
     }
 
     #[test]

@@ -14,11 +14,7 @@ const LONGEST: u64 = 16 << 20;
 
 fn main() -> ExitCode {
     if env::var_os("CNI_COMMAND").is_none() {
-        eprintln!(
-            "keelson-cni {}: a plugin for container runtimes, CNI {}",
-            env!("CARGO_PKG_VERSION"),
-            VERSIONS.join(", ")
-        );
+        eprintln!("keelson-cni {}: a plugin for container runtimes, CNI {}", env!("CARGO_PKG_VERSION"), VERSIONS.join(", "));
         return ExitCode::SUCCESS;
     }
     let mut input = Vec::new();

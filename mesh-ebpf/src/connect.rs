@@ -55,8 +55,7 @@ pub(crate) fn connect<H: Hook>(ctx: &SockAddrContext) -> i32 {
 #[inline(always)]
 fn probe(socket: Socket, dial: &Dial) -> i32 {
     // SAFETY: all are read for their presence only.
-    let by_kubelet =
-        || unsafe { PROBERS.get(current_cgroup()).is_some() || PROBER_TASKS.get(current_process()).is_some() };
+    let by_kubelet = || unsafe { PROBERS.get(current_cgroup()).is_some() || PROBER_TASKS.get(current_process()).is_some() };
     let to_pod = |address: &Address| unsafe { ADDRESSES.get(address) }.is_some();
     if decide::probe(dial, by_kubelet, to_pod)
         && let Some(mark) = socket.mark_or_create()

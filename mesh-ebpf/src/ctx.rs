@@ -100,7 +100,8 @@ pub(crate) fn current_cgroup() -> u64 {
 #[inline(always)]
 pub(crate) fn current_process() -> u32 {
     // SAFETY: constants of the object, which the compiler must not take for those of the source.
-    let (device, inode) = unsafe { (read_volatile(&raw const PID_NAMESPACE_DEVICE), read_volatile(&raw const PID_NAMESPACE_INODE)) };
+    let (device, inode) =
+        unsafe { (read_volatile(&raw const PID_NAMESPACE_DEVICE), read_volatile(&raw const PID_NAMESPACE_INODE)) };
     if inode == 0 {
         // SAFETY: the helper takes nothing and can not fail.
         return (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;

@@ -67,7 +67,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     for dir in [&runtime_dir, &state_dir] {
         private_dir(dir).with_context(|| format!("directory {}", dir.display()))?;
     }
-    let plugin = config.cni.settings(&config.cluster, &runtime_dir, |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
+    let plugin =
+        config.cni.settings(&config.cluster, &runtime_dir, |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
     let plugin = plugin.map(Installer::new);
     if config.uninstall {
         return uninstall::run(&config, plugin).await;
@@ -156,8 +157,11 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         connected,
     };
     tokio::spawn(client.run());
-    let authority =
-        GrpcAuthoritySettings { token: config.token_file.clone(), cluster: config.cluster.clone(), validity: CERTIFICATE_VALIDITY };
+    let authority = GrpcAuthoritySettings {
+        token: config.token_file.clone(),
+        cluster: config.cluster.clone(),
+        validity: CERTIFICATE_VALIDITY,
+    };
     tokio::spawn(certificates.clone().run(Arc::new(GrpcAuthority::new(controller.clone(), authority))));
     let mut services = vec![tokio::spawn(reporter.run()).abort_handle()];
     tokio::spawn(authz::watch(store.clone(), telemetry.clone()));
@@ -197,7 +201,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     });
     services.extend(serve_admin(&config, &admin).await?);
     let enrol = admin::bind_unix(&runtime_dir.join("enrol.sock")).context("enrolment socket")?;
-    let server = tonic::transport::Server::builder().add_service(EnrolmentServiceServer::new(Service { agent: agent.clone(), failures }));
+    let server =
+        tonic::transport::Server::builder().add_service(EnrolmentServiceServer::new(Service { agent: agent.clone(), failures }));
     tokio::spawn(async move {
         if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(enrol)).await {
             error!(error = %chain(&error), "pods can no longer be enrolled");
@@ -207,13 +212,12 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     if let Some(plugin) = plugin {
         services.push(tokio::spawn(keep(plugin, standing)).abort_handle());
     }
-    let retired = watch::Sender::new(false);
-    let giver =
-        Giver { node: config.name.clone(), instance: config.instance.clone(), agent, services, retired: retired.clone() };
+    let (local, retired) = (agent.pods.clone(), watch::Sender::new(false));
+    let giver = Giver { node: config.name.clone(), instance: config.instance.clone(), agent, services, retired: retired.clone() };
     let next = admin::bind_unix(&runtime_dir.join(handover::SOCKET)).and_then(admin::blocking).context("handover socket")?;
     handover::serve(next, giver).context("handover socket")?;
     info!(node = config.name, instance = config.instance, "the node proxy runs");
-    finish(&config, &readiness, retired.subscribe(), &telemetry).await
+    finish(&config, &readiness, retired.subscribe(), &telemetry, &local).await
 }
 
 /// Has the process that runs stand still. One that can not be spoken to is left alone: its listeners are then replaced.
@@ -253,7 +257,13 @@ async fn take_over(mut taker: Taker, agent: &Arc<Agent>) {
 }
 
 /// Waits for a signal or a request to drain, and then for open connections.
-async fn finish(config: &Config, readiness: &Readiness, mut retired: watch::Receiver<bool>, telemetry: &Telemetry) -> Result<()> {
+async fn finish(
+    config: &Config,
+    readiness: &Readiness,
+    mut retired: watch::Receiver<bool>,
+    telemetry: &Telemetry,
+    pods: &LocalPods,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut draining = readiness.draining.subscribe();
@@ -271,8 +281,10 @@ async fn finish(config: &Config, readiness: &Readiness, mut retired: watch::Rece
     }
     readiness.draining.send_replace(true);
     info!(connections = telemetry.count(), within = ?config.drain, "draining");
+    // Tunnels too: until their peers know of the end, streams come.
+    let accepted = || pods.all().values().map(|pod| pod.connections.open()).sum::<usize>();
     let drained = async {
-        while telemetry.count() > 0 {
+        while telemetry.count() > 0 || accepted() > 0 {
             tokio::time::sleep(DRAIN_POLL).await;
         }
     };

@@ -19,8 +19,8 @@ use aya::{
 use mesh_common::{
     kernel::{Address, ListenerKey, ListenerKind, Original, Pod, SocketMark, TokenKey, TupleKey, Usage},
     names::{
-        self, ADDRESSES, LISTENERS, LOOKUP, PID_NAMESPACE_DEVICE, PID_NAMESPACE_INODE, PODS, PROBER_TASKS, PROBERS, SOCKETS, TOKENS,
-        TUPLES, USAGE,
+        self, ADDRESSES, LISTENERS, LOOKUP, PID_NAMESPACE_DEVICE, PID_NAMESPACE_INODE, PODS, PROBER_TASKS, PROBERS, SOCKETS,
+        TOKENS, TUPLES, USAGE,
     },
 };
 
@@ -160,6 +160,9 @@ impl Kernel {
     pub fn let_probes_through(&self, netns_cookie: u64, Probers { cgroups, processes }: &Probers) -> Result<(), EbpfError> {
         replace(&self.probers, cgroups)?;
         replace(&self.prober_tasks, processes)?;
+        for (cookie, _) in self.pods.entries()?.into_iter().filter(|(cookie, pod)| pod.is_node() && *cookie != netns_cookie) {
+            self.forget(cookie)?;
+        }
         if self.usage.get(&netns_cookie)?.is_none() {
             self.usage.insert(&netns_cookie, &Usage::default())?;
         }
@@ -248,10 +251,13 @@ impl Kernel {
                 _ => {}
             }
         }
-        let mut orphans = self.pods.keys()?;
+        let pods = self.pods.entries()?;
+        let mut orphans: Vec<u64> = pods.iter().map(|(cookie, _)| *cookie).collect();
         orphans.extend(self.usage.keys()?);
         orphans.extend(self.addresses.entries()?.into_iter().map(|(_, owner)| owner));
-        orphans.retain(|cookie| !pins.iter().any(|pin| pin.cookie == *cookie));
+        // The node's own namespace has no pin. Probes go on while a new process starts.
+        let is_node = |cookie: &u64| pods.iter().any(|(of, pod)| of == cookie && pod.is_node());
+        orphans.retain(|cookie| !pins.iter().any(|pin| pin.cookie == *cookie) && !is_node(cookie));
         orphans.sort_unstable();
         orphans.dedup();
         orphans.into_iter().try_for_each(|cookie| self.forget(cookie))

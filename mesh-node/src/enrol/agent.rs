@@ -305,8 +305,7 @@ impl Agent {
         let accepting = self.accept(&pod, listeners);
         self.pods.insert(&pod);
         let uid = pod.uid.clone();
-        let entry =
-            Entry { record: remembered, pod: pod.clone(), listeners: kept, accepting, certificate: None, leaving: false };
+        let entry = Entry { record: remembered, pod: pod.clone(), listeners: kept, accepting, certificate: None, leaving: false };
         self.lock().insert(uid.clone(), entry);
         self.follow_snapshot();
         self.telemetry.metrics.pods.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));

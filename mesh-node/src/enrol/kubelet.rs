@@ -33,7 +33,8 @@ pub struct Process {
 pub async fn follow(agent: Arc<Agent>, proc: PathBuf, netns_cookie: u64, cgroups: Vec<u64>) {
     let mut known: Option<Vec<Process>> = None;
     loop {
-        let alive = known.as_ref().is_some_and(|known| !known.is_empty() && known.iter().all(|process| is_alive(&proc, *process)));
+        let alive =
+            known.as_ref().is_some_and(|known| !known.is_empty() && known.iter().all(|process| is_alive(&proc, *process)));
         if !alive {
             let found = find(&proc).unwrap_or_else(|error| {
                 warn!(%error, "the kubelet can not be looked for");
@@ -43,7 +44,9 @@ pub async fn follow(agent: Arc<Agent>, proc: PathBuf, netns_cookie: u64, cgroups
                 let processes: Vec<u32> = found.iter().map(|process| process.pid).collect();
                 match agent.kernel.let_probes_through(netns_cookie, &Probers { cgroups: cgroups.clone(), processes }) {
                     Ok(()) if found.is_empty() => warn!("no kubelet runs here: its probes would be judged like anybody's"),
-                    Ok(()) => info!(pids = ?found.iter().map(|process| process.pid).collect::<Vec<_>>(), "the kubelet's probes pass"),
+                    Ok(()) => {
+                        info!(pids = ?found.iter().map(|process| process.pid).collect::<Vec<_>>(), "the kubelet's probes pass")
+                    }
                     Err(error) => {
                         warn!(error = %chain(&error), "the kubelet's probes can not be let through");
                         tokio::time::sleep(PATROL).await;

@@ -85,7 +85,10 @@ impl Host {
             .env("CNI_CONTAINERID", "c1")
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID=uid-of-{name}"))
+            .env(
+                "CNI_ARGS",
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID=uid-of-{name}"),
+            )
             .env("CNI_PATH", self.path("bin"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -115,9 +118,13 @@ impl Host {
 fn of_pod(mesh: &Mesh, name: &str) -> (PathBuf, Value) {
     let pod = mesh.pod(&format!("app/{name}")).unwrap();
     let netns = pod.place.netns.clone();
-    let ips = pod.addresses.iter().map(|ip| json!({ "address": format!("{ip}/{}", if ip.is_ipv4() { 24 } else { 64 }), "interface": 0 }));
+    let ips = pod
+        .addresses
+        .iter()
+        .map(|ip| json!({ "address": format!("{ip}/{}", if ip.is_ipv4() { 24 } else { 64 }), "interface": 0 }));
     let interfaces = json!([{ "name": "eth0", "sandbox": netns }]);
-    let result = json!({ "cniVersion": "1.0.0", "interfaces": interfaces, "ips": ips.collect::<Vec<_>>(), "dns": { "search": ["x"] } });
+    let result =
+        json!({ "cniVersion": "1.0.0", "interfaces": interfaces, "ips": ips.collect::<Vec<_>>(), "dns": { "search": ["x"] } });
     (netns, result)
 }
 

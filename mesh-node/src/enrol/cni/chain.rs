@@ -135,7 +135,10 @@ mod tests {
         let list = chained(single.as_bytes(), Form::Single, &ours()).expect("fit");
         assert_eq!(types(&list), ["bridge", PLUGIN]);
         let list: Value = serde_json::from_str(&list).expect("JSON");
-        assert_eq!((&list["name"], &list["cniVersion"], &list["plugins"][0]["mtu"]), (&json!("net"), &json!("0.4.0"), &json!(1400)));
+        assert_eq!(
+            (&list["name"], &list["cniVersion"], &list["plugins"][0]["mtu"]),
+            (&json!("net"), &json!("0.4.0"), &json!(1400))
+        );
     }
 
     #[test]

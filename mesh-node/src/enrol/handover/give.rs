@@ -62,7 +62,8 @@ impl Giver {
     fn give(&self, stream: UnixStream, runtime: &Handle) -> Result<usize, HandoverError> {
         let mut wire = Wire::new(stream)?;
         match wire.receive()?.0 {
-            Message::Hello { version, node, instance } if version == VERSION && (&node, &instance) == (&self.node, &self.instance) => {}
+            Message::Hello { version, node, instance }
+                if version == VERSION && (&node, &instance) == (&self.node, &self.instance) => {}
             Message::Hello { version, node, instance } => {
                 let why = format!(
                     "version {version} of node {node}, instance {instance}, met version {VERSION} of node {}, instance {}",

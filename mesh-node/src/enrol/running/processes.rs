@@ -27,7 +27,9 @@ pub struct Processes {
 pub enum ProcessError {
     #[error("the processes of this node can not be listed")]
     List(#[source] io::Error),
-    #[error("no process of the pod runs on this node: has it ended, or is the node proxy not in the host's PID namespace (hostPID)?")]
+    #[error(
+        "no process of the pod runs on this node: has it ended, or is the node proxy not in the host's PID namespace (hostPID)?"
+    )]
     None,
     #[error("its processes are in the node's own network namespace")]
     HostNetwork,
@@ -113,13 +115,18 @@ mod tests {
         check(&format!("0::/kubepods/pod{UID}/4f1e\n"), Some(UID));
         // systemd's.
         let slice = UID.replace('-', "_");
-        check(&format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{slice}.slice/cri-4f.scope\n"), Some(UID));
+        check(
+            &format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{slice}.slice/cri-4f.scope\n"),
+            Some(UID),
+        );
         check(&format!("0::/kubepods.slice/kubepods-pod{slice}.slice/cri-containerd-4f1e.scope\n"), Some(UID));
         // As seen from another container's group.
         check(&format!("0::/../../pod{UID}/4f1e\n"), Some(UID));
         check(&format!("0::/../kubepods-besteffort-pod{slice}.slice/cri-4f.scope\n"), Some(UID));
         // cgroup v1.
-        let v1 = format!("12:cpu,cpuacct:/kubepods/besteffort/pod{UID}/4f1e\n1:name=systemd:/kubepods/besteffort/pod{UID}/4f1e\n0::/\n");
+        let v1 = format!(
+            "12:cpu,cpuacct:/kubepods/besteffort/pod{UID}/4f1e\n1:name=systemd:/kubepods/besteffort/pod{UID}/4f1e\n0::/\n"
+        );
         check(&v1, Some(UID));
         // A pod's own groups name nobody else.
         check(&format!("0::/kubepods/podffff/pod{UID}\n"), Some(UID));
