@@ -30,20 +30,23 @@ fn try_it(root: &Path, arguments: &[OsString]) -> Result<()> {
     report::step("cluster", || xtask(&["cluster", "up", "--name", NAME]))?;
     report::step("images", || xtask(&["image", "--profile", "dev", "--load", "--name", NAME]))?;
     let meshctl = workspace::target(root).join("debug/meshctl");
+    let nextest = |profile: &str| {
+        let mut nextest = Command::new(tools::find(&tools::NEXTEST)?);
+        nextest.current_dir(root).args(["nextest", "run", "--workspace", "--locked", "--profile", profile]);
+        nextest.env("KEELSON_CLUSTER", format!("/run/keelson/cluster/{NAME}/cluster.json")).env("KEELSON_MESHCTL", &meshctl);
+        if !interrupt::run(nextest.args(arguments))?.success() {
+            bail!("tests on Kubernetes failed (profile {profile})");
+        }
+        Ok(())
+    };
+    report::step("tests of controllers beside the cluster", || nextest("k8s-bare"))?;
     let kubeconfig = format!("/run/keelson/cluster/{NAME}/kubeconfig");
     report::step("mesh", || {
         let mut command = Command::new(&meshctl);
         command.args(["--kubeconfig", &kubeconfig, "install", "--wait", "--image-pull-policy", "Never"]);
         workspace::run(&mut command)
     })?;
-    report::headline("tests on Kubernetes");
-    let mut nextest = Command::new(tools::find(&tools::NEXTEST)?);
-    nextest.current_dir(root).args(["nextest", "run", "--workspace", "--locked", "--profile", "k8s"]);
-    nextest.env("KEELSON_CLUSTER", format!("/run/keelson/cluster/{NAME}/cluster.json")).env("KEELSON_MESHCTL", &meshctl);
-    if !interrupt::run(nextest.args(arguments))?.success() {
-        bail!("tests on Kubernetes failed");
-    }
-    Ok(())
+    report::step("tests of the mesh in the cluster", || nextest("k8s"))
 }
 
 /// In a process of its own: it watches for Ctrl-C in its own way.
