@@ -100,7 +100,7 @@ pub fn enrolment(pod: &Pod, namespace: Option<&Namespace>, ownership: Ownership)
 }
 
 /// Whether a pod asks for another mesh's dataplane: what that has written on it is not ours to change.
-pub fn is_anothers(pod: &Pod, namespace: Option<&Namespace>, ownership: Ownership) -> bool {
+pub fn is_foreign(pod: &Pod, namespace: Option<&Namespace>, ownership: Ownership) -> bool {
     !ownership.ambient && mode(pod, namespace) == Some("ambient")
 }
 
@@ -156,8 +156,8 @@ mod tests {
         let found = enrolment(&pod(of_pod), namespace.as_ref(), Ownership { ambient });
         assert_eq!(&found, expected, "pod {of_pod}, namespace {of_namespace:?}, ambient is ours: {ambient}");
         // One owner a pod.
-        let anothers = is_anothers(&pod(of_pod), namespace.as_ref(), Ownership { ambient });
-        assert!(!anothers || found == Enrolment::NotAsked, "pod {of_pod}, namespace {of_namespace:?}");
+        let foreign = is_foreign(&pod(of_pod), namespace.as_ref(), Ownership { ambient });
+        assert!(!foreign || found == Enrolment::NotAsked, "pod {of_pod}, namespace {of_namespace:?}");
     }
 
     #[test]
@@ -225,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn ambient_is_anothers_where_it_is_not_ours() {
-        let anothers = |ambient| is_anothers(&pod(&labelled("ambient")), None, Ownership { ambient });
-        assert_eq!([true, false].map(anothers), [false, true]);
+    fn ambient_is_foreign_where_it_is_not_ours() {
+        let foreign = |ambient| is_foreign(&pod(&labelled("ambient")), None, Ownership { ambient });
+        assert_eq!([true, false].map(foreign), [false, true]);
     }
 
     #[test]

@@ -52,7 +52,7 @@ async fn measure(services: usize, pods: usize) -> Result<()> {
     let reconciler = Reconciler::new(
         Settings { redirection: Redirection::Reported, ..Settings::default() },
         Admission::default(),
-        Captures::Annotations(Annotations::new(marks)),
+        Captures::Annotations(Annotations::new(marks, Name::new("keelson-system", "keelson-controller"))),
         Places::new(Vec::new()),
         outlets,
         Arc::new(Telemetry::new()),

@@ -8,7 +8,10 @@ mod cluster;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use mesh_config::translate::{Redirection, Settings};
+use mesh_config::{
+    kinds::Name,
+    translate::{Redirection, Settings},
+};
 use mesh_proto::{
     ca::istio_certificate_service_server::IstioCertificateServiceServer, node::node_service_server::NodeServiceServer,
     xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
@@ -107,9 +110,10 @@ pub async fn start(config: &Run) -> Result<Running> {
     let mut reconciler = Reconciler::new(
         settings.clone(),
         Admission::load(&config.state),
-        match &cluster {
-            None => Captures::Reports(Reports::load(&config.state)),
-            Some(_) => Captures::Annotations(Annotations::new(marks_sender)),
+        if cluster.is_some() {
+            Captures::Annotations(Annotations::new(marks_sender, Name::new(&config.namespace, &config.service)))
+        } else {
+            Captures::Reports(Reports::load(&config.state))
         },
         Places::new(config.exempt_namespaces.clone()),
         Outlets { published: published_sender, placement: placement_sender, statuses: statuses_sender },
@@ -159,8 +163,7 @@ pub async fn start(config: &Run) -> Result<Running> {
     published.clone().wait_for(|published| published.generation > 0).await.context("wait for the first state")?;
 
     let guard = Guard(authenticator.clone());
-    let discovery =
-        Discovery { published: published.clone(), nodes: nodes.clone(), authenticator, telemetry: telemetry.clone() };
+    let discovery = Discovery { published: published.clone(), nodes: nodes.clone(), authenticator, telemetry: telemetry.clone() };
     let reports = Reported {
         reconciler: handle,
         nodes: nodes.clone(),

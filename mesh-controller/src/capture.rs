@@ -37,15 +37,17 @@ pub enum Captures {
 pub struct Taken {
     /// Whether anything is other than before.
     pub changed: bool,
-    /// True once every replica knows, false when that can not be brought about; None: there is nobody else.
-    pub known_to_all: Option<oneshot::Receiver<bool>>,
+    /// True once every replica is told, false when that can not be brought about; None: there is nobody to tell.
+    pub told: Option<oneshot::Receiver<bool>>,
+    /// Whether other replicas serve nodes.
+    pub others_serve: bool,
 }
 
 impl Captures {
     /// Records that a capture stands or is about to be released.
     pub fn set(&mut self, node: &str, uid: &str, captured: bool, surroundings: Surroundings<'_>) -> Taken {
         match self {
-            Self::Reports(reports) => Taken { changed: reports.set(node, uid, captured), known_to_all: None },
+            Self::Reports(reports) => Taken { changed: reports.set(node, uid, captured), ..Taken::default() },
             Self::Annotations(annotations) => annotations.set(node, uid, captured, surroundings),
         }
     }

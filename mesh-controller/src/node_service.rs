@@ -11,7 +11,7 @@ use mesh_proto::node::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tonic::{Request, Response, Status};
 
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long an answer waits for acknowledgements.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What other replicas are given to tell their own nodes of a release, once they are told themselves.
+const OTHERS: Duration = Duration::from_secs(2);
 /// More workloads than any node has.
 const MAX_WORKLOADS: usize = 10_000;
 const MAX_UID: usize = 1024;
@@ -61,7 +63,7 @@ impl NodeService for Reported {
         };
         let deadline = Instant::now() + PATIENCE;
         let recorded = self.reconciler.capture(&caller.node, &workload_uid, captured).await.map_err(|_| stopping())?;
-        let Recorded { mut generation, known_to_all } = recorded;
+        let Recorded { mut generation, told, others_serve } = recorded;
         if captured {
             // The pod itself may be known a little later than its capture.
             let mut published = self.published.clone();
@@ -74,8 +76,14 @@ impl NodeService for Reported {
         }
         let pending_nodes = self.nodes.acknowledged(generation, &workload_uid, deadline).await;
         // A capture that others do not know of yet does no harm; a release that they do not know of would.
-        let known = match known_to_all {
-            Some(known) if !captured => matches!(timeout_at(deadline, known).await, Ok(Ok(true))),
+        let known = match told {
+            Some(told) if !captured => {
+                let told = matches!(timeout_at(deadline, told).await, Ok(Ok(true)));
+                if told && others_serve {
+                    sleep_until((Instant::now() + OTHERS).min(deadline)).await;
+                }
+                told
+            }
             Some(_) | None => true,
         };
         Ok(Response::new(CaptureResponse { acknowledged_by_all: known && pending_nodes.is_empty(), pending_nodes }))

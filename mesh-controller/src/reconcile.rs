@@ -40,8 +40,10 @@ pub enum Change {
 pub struct Recorded {
     /// The generation from which on it is in force.
     pub generation: u64,
-    /// True once every replica knows, false when that can not be brought about; None: there is nobody else.
-    pub known_to_all: Option<oneshot::Receiver<bool>>,
+    /// True once every replica is told, false when that can not be brought about; None: there is nobody to tell.
+    pub told: Option<oneshot::Receiver<bool>>,
+    /// Whether other replicas serve nodes, whose acknowledgements are not known here.
+    pub others_serve: bool,
 }
 
 /// The reconciler has ended.
@@ -219,8 +221,8 @@ impl Reconciler {
         }
         let generation = self.outlets.published.borrow().generation;
         // Whoever asked may have left.
-        for (done, Taken { changed: _, known_to_all }) in captures {
-            let _ = done.send(Recorded { generation, known_to_all });
+        for (done, Taken { changed: _, told, others_serve }) in captures {
+            let _ = done.send(Recorded { generation, told, others_serve });
         }
         for (done, unknown) in syncs {
             let _ = done.send(unknown);

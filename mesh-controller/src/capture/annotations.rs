@@ -12,7 +12,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Pod;
 use mesh_config::{
-    enrolment::{REDIRECTION, REDIRECTION_ENABLED, is_anothers},
+    enrolment::{REDIRECTION, REDIRECTION_ENABLED, is_foreign},
     kinds::{Name, Objects},
     translate::Settings,
 };
@@ -23,7 +23,7 @@ use tracing::warn;
 use super::{Surroundings, Taken};
 
 /// How long a report may be on its way.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a pod's annotation is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub type Marks = Arc<BTreeMap<Name, Mark>>;
 
 /// What nodes have reported and pods do not say yet.
 pub struct Annotations {
+    /// The Service of the controllers.
+    service: Name,
     pending: BTreeMap<Name, Pending>,
     marks: watch::Sender<Marks>,
 }
@@ -50,19 +52,39 @@ struct Pending {
 }
 
 impl Annotations {
-    /// What is to be written goes to `marks`.
-    pub fn new(marks: watch::Sender<Marks>) -> Self {
-        Self { pending: BTreeMap::new(), marks }
+    /// What is to be written goes to `marks`. `service` is that of the controllers.
+    pub fn new(marks: watch::Sender<Marks>, service: Name) -> Self {
+        Self { service, pending: BTreeMap::new(), marks }
     }
 
     pub(super) fn set(&mut self, node: &str, uid: &str, captured: bool, surroundings: Surroundings<'_>) -> Taken {
         let Some(name) = pod_of(uid, surroundings.settings) else { return Taken::default() };
         let before = self.is_captured(&name, surroundings.objects);
-        let (done, known_to_all) = oneshot::channel();
+        let (done, told) = oneshot::channel();
         self.report(node, name.clone(), captured, Some(done));
         self.settle(surroundings.objects);
         let changed = before != self.is_captured(&name, surroundings.objects);
-        Taken { changed, known_to_all: Some(known_to_all) }
+        Taken { changed, told: Some(told), others_serve: self.others_serve(surroundings.objects) }
+    }
+
+    /// Whether nodes may be connected to another replica.
+    fn others_serve(&self, objects: &Objects) -> bool {
+        let Name { namespace, name } = &self.service;
+        let of_namespace = objects.endpoint_slices.range(Name::new(namespace, "")..);
+        let slices = of_namespace.take_while(|(slice, _)| slice.namespace == *namespace).map(|(_, slice)| slice);
+        let own = slices.filter(|slice| {
+            let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
+            label.is_some_and(|label| **label == **name)
+        });
+        // One that ends still has its streams.
+        let serving = own.flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+            endpoint.conditions.as_ref().is_none_or(|conditions| conditions.serving.or(conditions.ready).unwrap_or(true))
+        });
+        // Of two families each replica has an address.
+        let replicas: BTreeSet<_> = serving
+            .map(|endpoint| endpoint.target_ref.as_ref().map(|target| target.name.clone()).ok_or(&endpoint.addresses))
+            .collect();
+        replicas.len() > 1
     }
 
     pub(super) fn replace(&mut self, node: &str, uids: &BTreeSet<String>, surroundings: Surroundings<'_>) -> bool {
@@ -70,7 +92,7 @@ impl Annotations {
         let reported: BTreeSet<Name> = uids.iter().filter_map(|uid| pod_of(uid, settings)).collect();
         let namespace_of = |name: &Name| objects.namespaces.get(&Name::new("", &name.namespace)).map(AsRef::as_ref);
         // What another mesh has marked is not the node's to take back.
-        let own = |name: &Name, pod: &Pod| is_on(pod, node) && !is_anothers(pod, namespace_of(name), ownership);
+        let own = |name: &Name, pod: &Pod| is_on(pod, node) && !is_foreign(pod, namespace_of(name), ownership);
         let marked = objects.pods.iter().filter(|(name, pod)| is_marked(pod) && own(name, pod)).map(|(name, _)| name.clone());
         let waiting = self.pending.iter().filter(|(_, pending)| pending.node == node).map(|(name, _)| name.clone());
         let names: BTreeSet<Name> = marked.chain(waiting).chain(reported.iter().cloned()).collect();

@@ -27,7 +27,7 @@ const ENABLED: &str = "enabled";
 impl Cluster {
     fn new() -> Self {
         let (sender, marks) = watch::channel(Arc::default());
-        let captures = Captures::Annotations(Annotations::new(sender));
+        let captures = Captures::Annotations(Annotations::new(sender, Name::new("keelson-system", "keelson-controller")));
         Self { objects: Objects::default(), settings: Settings::default(), captures, marks }
     }
 
@@ -88,7 +88,7 @@ fn a_report_counts_at_once_and_is_written_to_the_pod() {
     assert!(taken.changed);
     assert_eq!((cluster.captured(), cluster.marks()), (vec!["a".to_owned()], vec![("a".to_owned(), true)]));
     assert!(cluster.settle(), "it is on its way");
-    let mut known = taken.known_to_all.unwrap();
+    let mut known = taken.told.unwrap();
     assert!(known.try_recv().is_err());
 
     cluster.set("a", "n1", Some(ENABLED), "keelson");
@@ -102,7 +102,7 @@ fn a_report_counts_at_once_and_is_written_to_the_pod() {
     assert_eq!((cluster.captured(), cluster.marks()), (vec![], vec![("a".to_owned(), false)]));
     cluster.set("a", "n1", None, "keelson");
     cluster.settle();
-    assert_eq!(taken.known_to_all.unwrap().try_recv(), Ok(true));
+    assert_eq!(taken.told.unwrap().try_recv(), Ok(true));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_node_speaks_for_its_own_pods() {
     cluster.set("b", "n1", Some(ENABLED), "keelson");
     let taken = cluster.report("n2", "a", true);
     assert!(!taken.changed);
-    assert_eq!(taken.known_to_all.unwrap().try_recv(), Ok(false));
+    assert_eq!(taken.told.unwrap().try_recv(), Ok(false));
     assert!(!cluster.report("n2", "b", false).changed);
     assert!(!cluster.sync("n2", &["a"]));
     cluster.settle();
@@ -144,7 +144,7 @@ fn a_report_may_come_before_its_pod_and_after_it() {
 
     cluster.remove("late");
     let taken = cluster.report("n1", "late", false);
-    assert_eq!(taken.known_to_all.unwrap().try_recv(), Ok(true), "there is nothing left to be withdrawn");
+    assert_eq!(taken.told.unwrap().try_recv(), Ok(true), "there is nothing left to be withdrawn");
     assert!(!cluster.settle());
 }
 
@@ -155,8 +155,8 @@ fn a_newer_report_takes_the_place_of_an_older() {
     let first = cluster.report("n1", "a", true);
     let again = cluster.report("n1", "a", true);
     let withdrawn = cluster.report("n1", "a", false);
-    assert_eq!([first, again].map(|taken| taken.known_to_all.unwrap().try_recv()), [Ok(false), Ok(false)]);
-    assert_eq!(withdrawn.known_to_all.unwrap().try_recv(), Ok(true), "the pod says so already");
+    assert_eq!([first, again].map(|taken| taken.told.unwrap().try_recv()), [Ok(false), Ok(false)]);
+    assert_eq!(withdrawn.told.unwrap().try_recv(), Ok(true), "the pod says so already");
     assert_eq!(cluster.marks(), vec![]);
 }
 
@@ -174,4 +174,39 @@ fn a_node_says_all_that_it_has() {
     assert_eq!(cluster.marks(), [("a".to_owned(), false), ("b".to_owned(), true)]);
     assert!(cluster.sync("n1", &[]), "what was on its way is taken back");
     assert_eq!(cluster.captured(), ["c", "d"]);
+}
+
+#[test]
+fn other_replicas_are_counted_by_their_service() {
+    let mut cluster = Cluster::new();
+    cluster.set("a", "n1", Some(ENABLED), "keelson");
+    let slice = |name: &str, service: &str, endpoints: Value| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": endpoints,
+            "metadata": { "namespace": "keelson-system", "name": name, "labels": { "kubernetes.io/service-name": service } },
+        })
+    };
+    let endpoint = |pod: &str, address: &str, serving: bool| {
+        json!({
+            "addresses": [address], "conditions": { "ready": serving, "serving": serving },
+            "targetRef": { "kind": "Pod", "namespace": "keelson-system", "name": pod },
+        })
+    };
+    let (own, ours) = (endpoint("c-1", "10.0.0.1", true), "keelson-controller");
+    let cases = [
+        (vec![], false),
+        (vec![slice("v4", ours, json!([own]))], false),
+        (vec![slice("v4", ours, json!([own])), slice("v6", ours, json!([endpoint("c-1", "fd00::1", true)]))], false),
+        (vec![slice("v4", ours, json!([own, endpoint("c-2", "10.0.0.2", true)]))], true),
+        (vec![slice("v4", ours, json!([own, endpoint("c-2", "10.0.0.2", false)]))], false),
+        (vec![slice("v4", "another", json!([own, endpoint("c-2", "10.0.0.2", true)]))], false),
+    ];
+    for (slices, expected) in cases {
+        cluster.objects.endpoint_slices.clear();
+        for document in &slices {
+            let Verdict::Admitted(admitted) = admit(document) else { panic!("{document}") };
+            cluster.objects.insert(admitted.key.name, admitted.object);
+        }
+        assert_eq!(cluster.report("n1", "a", true).others_serve, expected, "{slices:?}");
+    }
 }

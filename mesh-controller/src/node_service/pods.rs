@@ -58,3 +58,69 @@ fn node_pod(name: &Name, pod: &Placed, settings: &Settings) -> NodePod {
         enrolled: *enrolment == Enrolment::Enrolled,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
+    use mesh_config::{
+        kinds::Objects,
+        validate::{Verdict, admit},
+    };
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{placement::Places, source::Touched};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Puts a pod on a node; what is placed then.
+    fn place(places: &mut Places, objects: &mut Objects, name: &str, node: &str, mode: &str) -> Arc<Placement> {
+        let document = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "namespace": "shop", "name": name, "uid": "u", "labels": { "istio.io/dataplane-mode": mode } },
+            "spec": { "nodeName": node, "serviceAccountName": "page", "containers": [] }, "status": { "podIP": "10.0.0.1" },
+        });
+        let Verdict::Admitted(admitted) = admit(&document) else { panic!("{document}") };
+        let key = admitted.key;
+        objects.insert(key.name.clone(), admitted.object);
+        places.update(&Touched::from([key]), objects);
+        Arc::new(places.placement().clone())
+    }
+
+    async fn next(responses: &mut Responses) -> Vec<NodePod> {
+        timeout(DEADLINE, responses.next()).await.expect("a list in time").unwrap().unwrap().pods
+    }
+
+    #[tokio::test]
+    async fn a_node_is_told_of_its_pods_at_once_and_when_they_change() {
+        let (mut places, mut objects) = (Places::default(), Objects::default());
+        let (sender, placement) = watch::channel(place(&mut places, &mut objects, "a", "n1", "keelson"));
+        let mut responses = follow("n1".into(), Some(placement), Settings::default());
+        let expected = NodePod {
+            workload_uid: "Kubernetes//Pod/shop/a".into(),
+            namespace: "shop".into(),
+            name: "a".into(),
+            service_account: "page".into(),
+            pod_uid: "u".into(),
+            addresses: vec!["10.0.0.1".into()],
+            enrolled: true,
+        };
+        assert_eq!(next(&mut responses).await, std::slice::from_ref(&expected));
+        // Of other nodes' pods it hears nothing.
+        sender.send_replace(place(&mut places, &mut objects, "b", "n2", "keelson"));
+        sender.send_replace(place(&mut places, &mut objects, "a", "n1", "none"));
+        assert_eq!(next(&mut responses).await, [NodePod { enrolled: false, ..expected }]);
+        drop(sender);
+        assert!(timeout(DEADLINE, responses.next()).await.unwrap().unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn who_enrols_by_itself_is_told_of_no_pod() {
+        let mut responses = follow("n1".into(), None, Settings::default());
+        assert_eq!(next(&mut responses).await, []);
+        assert!(timeout(Duration::from_millis(50), responses.next()).await.is_err(), "the stream stays open");
+    }
+}

@@ -218,9 +218,10 @@ impl Admission {
                 if !told {
                     let kept =
                         if matches!(good, Good::Nothing) { "it has no effect" } else { "its last good version stays in force" };
-                    match file.to_str() {
-                        Some("") => error!("{rejection}; {kept}"),
-                        _ => error!(file = %file.display(), "{rejection}; {kept}"),
+                    if file.as_os_str().is_empty() {
+                        error!("{rejection}; {kept}");
+                    } else {
+                        error!(file = %file.display(), "{rejection}; {kept}");
                     }
                 }
                 let document = Some(document);

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use crate::Cluster;
 
 /// Generous: it is for a test that hangs, never for one that is slow.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_mins(2);
 const MANAGER: &str = "k8s-tests";
 
 /// With all rights.
@@ -53,13 +53,13 @@ impl ApiServer {
     /// Makes an object, or what it should be of one that is there.
     pub async fn apply(&self, document: Value) {
         let parameters = PatchParams::apply(MANAGER).force();
-        let (api, name) = self.api(&document).await;
+        let (api, name) = self.api(&document);
         api.patch(&name, &parameters, &Patch::Apply(&document)).await.unwrap_or_else(|error| panic!("{error}: {document}"));
     }
 
     /// Sets the status of an object.
     pub async fn set_status(&self, document: Value) {
-        let (api, name) = self.api(&document).await;
+        let (api, name) = self.api(&document);
         let parameters = PatchParams::apply(MANAGER).force();
         api.patch_status(&name, &parameters, &Patch::Apply(&document))
             .await
@@ -68,17 +68,17 @@ impl ApiServer {
 
     /// Removes an object at once.
     pub async fn delete(&self, document: Value) {
-        let (api, name) = self.api(&document).await;
+        let (api, name) = self.api(&document);
         api.delete(&name, &DeleteParams::default().grace_period(0)).await.unwrap_or_else(|error| panic!("{error}: {document}"));
     }
 
     /// An object as the server has it.
     pub async fn get(&self, document: Value) -> Option<DynamicObject> {
-        let (api, name) = self.api(&document).await;
+        let (api, name) = self.api(&document);
         api.get_opt(&name).await.unwrap()
     }
 
-    async fn api(&self, document: &Value) -> (Api<DynamicObject>, String) {
+    fn api(&self, document: &Value) -> (Api<DynamicObject>, String) {
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
         let (group, version) = match text("/apiVersion").unwrap().split_once('/') {
             Some((group, version)) => (group, version),
@@ -109,5 +109,5 @@ pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
 pub fn program(name: &str) -> PathBuf {
     let own = env::current_exe().unwrap();
     let built = own.ancestors().find(|folder| folder.join(name).is_file());
-    built.map(|folder: &Path| folder.join(name)).unwrap_or_else(|| panic!("{name} is not built: cargo build --workspace --bins"))
+    built.map_or_else(|| panic!("{name} is not built: cargo build --workspace --bins"), |folder: &Path| folder.join(name))
 }

@@ -96,7 +96,7 @@ impl Shape for Pods {
                     // Which containers are not ready yet changes nothing.
                     Some("Ready") => fields.retain(|field, _| matches!(field.as_str(), "type" | "status")),
                     Some(POD_CONDITION) => {
-                        fields.retain(|field, _| matches!(field.as_str(), "type" | "status" | "reason" | "message"))
+                        fields.retain(|field, _| matches!(field.as_str(), "type" | "status" | "reason" | "message"));
                     }
                     _ => return false,
                 }
