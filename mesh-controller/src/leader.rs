@@ -115,7 +115,7 @@ impl Elector {
             lease.metadata.name = Some(self.name.clone());
             lease.spec = Some(self.held(None));
             let made = self.api.create(&PostParams::default(), &lease).await;
-            return self.written(made, observed);
+            return Self::written(made, observed);
         };
         let now = Instant::now();
         let unchanged = observed.as_ref().filter(|seen| seen.lease.spec == found.spec).map(|seen| seen.since);
@@ -127,12 +127,12 @@ impl Elector {
             Step::Write(lease) => {
                 // The version that was read goes along: of two who write one is refused.
                 let made = self.api.replace(&self.name, &PostParams::default(), &lease).await;
-                self.written(made, observed)
+                Self::written(made, observed)
             }
         }
     }
 
-    fn written(&self, made: Result<Lease, kube::Error>, observed: &mut Option<Observed>) -> Result<bool, kube::Error> {
+    fn written(made: Result<Lease, kube::Error>, observed: &mut Option<Observed>) -> Result<bool, kube::Error> {
         match made {
             Ok(lease) => {
                 *observed = Some(Observed { lease, since: Instant::now() });
@@ -298,8 +298,8 @@ mod tests {
             begun.send_modify(|count| *count += 1);
             let held = held.clone();
             async move {
-                let _held = held;
                 std::future::pending::<()>().await;
+                drop(held);
             }
         }));
         for term in 1..=2 {

@@ -108,7 +108,7 @@ impl Cluster {
         let (elector, leading) = Elector::new(client.clone(), lease, instance.clone(), config.lease, gauge);
         let writer = status::api::Writer::new(client.clone(), instance, telemetry.clone());
         let (namespace, telemetry) = (config.namespace.clone(), telemetry.clone());
-        let roots = Roots { client: client.clone(), namespace, roots: keeper.roots(), telemetry };
+        let roots = Roots { client: client.clone(), namespace, trusted: keeper.roots(), telemetry };
         let trust = Trust { client: client.clone(), roots: keeper.roots() };
         let work = vec![
             tokio::spawn(while_leading(leading.clone(), move || writer.clone().run(statuses.clone()))),

@@ -50,7 +50,8 @@ pub struct Roots {
     pub client: Client,
     /// Our own namespace.
     pub namespace: String,
-    pub roots: watch::Receiver<Arc<str>>,
+    /// In PEM form.
+    pub trusted: watch::Receiver<Arc<str>>,
     pub telemetry: Arc<Telemetry>,
 }
 
@@ -81,7 +82,7 @@ impl Roots {
         let mut namespaces = std::pin::pin!(watcher::watcher(namespaces, watcher::Config::default()).default_backoff());
         let mut maps = std::pin::pin!(watcher::watcher(maps, everywhere).default_backoff());
         let mut own_map = std::pin::pin!(watcher::watcher(own_map, own).default_backoff());
-        let mut roots = self.roots.clone();
+        let mut roots = self.trusted.clone();
         let mut seen = Seen::default();
         let mut foreign = BTreeSet::new();
         let mut due: Option<Instant> = None;

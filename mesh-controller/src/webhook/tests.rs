@@ -11,7 +11,7 @@ fn created(object: &Value) -> Answer {
     judge(&review("CREATE", object, &Value::Null)).unwrap().0
 }
 
-fn policy(spec: Value) -> Value {
+fn policy(spec: &Value) -> Value {
     let metadata = json!({ "name": "p", "namespace": "shop" });
     json!({ "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": metadata, "spec": spec })
 }
@@ -31,7 +31,7 @@ const ALLOWED: Answer = Answer::Allowed { warnings: Vec::new() };
 
 #[test]
 fn a_bad_object_is_refused_with_field_and_cause() {
-    let bad = policy(json!({ "action": "DENY", "rules": [{ "to": [{ "operation": { "porst": ["80"] } }] }] }));
+    let bad = policy(&json!({ "action": "DENY", "rules": [{ "to": [{ "operation": { "porst": ["80"] } }] }] }));
     let (answer, response) = judge(&review("CREATE", &bad, &Value::Null)).unwrap();
     assert!(is_refused(&answer, "AuthorizationPolicy shop/p was refused: spec.rules[0].to[0].operation.porst"), "{answer:?}");
     assert_eq!(response["apiVersion"], "admission.k8s.io/v1");
@@ -40,7 +40,7 @@ fn a_bad_object_is_refused_with_field_and_cause() {
     assert_eq!(response["response"]["allowed"], false);
     assert_eq!(response["response"]["status"]["code"], 422);
 
-    let (answer, response) = judge(&review("CREATE", &policy(json!({})), &Value::Null)).unwrap();
+    let (answer, response) = judge(&review("CREATE", &policy(&json!({})), &Value::Null)).unwrap();
     assert_eq!(answer, ALLOWED);
     assert_eq!(response["response"], json!({ "uid": "u-1", "allowed": true, "warnings": [] }));
 }
@@ -56,13 +56,13 @@ fn unknown_fields_of_what_is_no_policy_are_warned_of() {
 
 #[test]
 fn what_is_bad_already_can_be_labelled_and_let_go() {
-    let bad = policy(json!({ "action": "NONE" }));
+    let bad = policy(&json!({ "action": "NONE" }));
     let update = |object: &Value, old: &Value| judge(&review("UPDATE", object, old)).unwrap().0;
-    assert!(is_refused(&update(&bad, &policy(json!({}))), "spec.action"));
+    assert!(is_refused(&update(&bad, &policy(&json!({}))), "spec.action"));
     let mut labelled = bad.clone();
     labelled["metadata"]["labels"] = json!({ "a": "b" });
     assert!(matches!(update(&labelled, &bad), Answer::Allowed { warnings } if warnings.len() == 1));
-    let mut leaving = policy(json!({ "action": "NEITHER" }));
+    let mut leaving = policy(&json!({ "action": "NEITHER" }));
     leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     assert!(matches!(update(&leaving, &bad), Answer::Allowed { .. }));
     assert_eq!(judge(&review("DELETE", &Value::Null, &bad)).unwrap().0, ALLOWED);
@@ -79,7 +79,7 @@ fn routes_of_gateways_are_somebody_elses() {
 
 #[test]
 fn a_name_that_is_still_to_be_made_is_no_fault() {
-    let mut object = policy(json!({}));
+    let mut object = policy(&json!({}));
     object["metadata"] = json!({ "generateName": "p-", "namespace": "shop" });
     assert_eq!(created(&object), ALLOWED);
     object["metadata"] = json!({ "namespace": "shop" });

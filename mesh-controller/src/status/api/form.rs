@@ -160,14 +160,14 @@ fn parents(found: &Value, wanted: &[ParentStatus], now: &str) -> Vec<Value> {
             parents.push(known.clone());
         } else if let Some(at) = left.iter().position(|(key, _)| *key == known["parentRef"]) {
             let (key, parent) = left.remove(at);
-            parents.push(of_parent(key, parent, &known["conditions"], now));
+            parents.push(of_parent(&key, parent, &known["conditions"], now));
         }
     }
-    parents.extend(left.into_iter().map(|(key, parent)| of_parent(key, parent, &Value::Null, now)));
+    parents.extend(left.into_iter().map(|(key, parent)| of_parent(&key, parent, &Value::Null, now)));
     parents
 }
 
-fn of_parent(key: Value, parent: &ParentStatus, found: &Value, now: &str) -> Value {
+fn of_parent(key: &Value, parent: &ParentStatus, found: &Value, now: &str) -> Value {
     let known = |condition: &Condition| list(found).iter().find(|known| known["type"] == condition.r#type);
     let conditions: Vec<Value> = parent.conditions.iter().map(|condition| written(known(condition), condition, now)).collect();
     json!({ "parentRef": key, "controllerName": parent.controller_name, "conditions": conditions })

@@ -34,13 +34,13 @@ async fn objects_are_told_what_becomes_of_them() {
     .unwrap();
     Api::namespaced(found.client.clone(), &found.namespace).create(&PostParams::default(), &service).await.unwrap();
     let routes = found.api("VirtualService");
-    let good = found.object("VirtualService", "page", virtual_service(&json!({ "attempts": 2 })));
+    let good = found.object("VirtualService", "page", &virtual_service(&json!({ "attempts": 2 })));
     routes.create(&PostParams::default(), &good).await.unwrap();
     let parent = json!({ "group": "", "kind": "Service", "name": "page" });
     let of_gateway = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "other" });
     let spec = json!({ "parentRefs": [of_gateway, parent], "rules": [{ "backendRefs": [{ "name": "page", "port": 80 }] }] });
     let http = found.api("HTTPRoute");
-    http.create(&PostParams::default(), &found.object("HTTPRoute", "page", spec)).await.unwrap();
+    http.create(&PostParams::default(), &found.object("HTTPRoute", "page", &spec)).await.unwrap();
     let theirs = json!({ "parentRef": of_gateway, "controllerName": "example.com/other", "conditions": [] });
     let patch = json!({ "status": { "parents": [theirs] } });
     http.patch_status("page", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -75,6 +75,18 @@ async fn objects_are_told_what_becomes_of_them() {
     let brief = |one: &Value| (one["type"].as_str().map(str::to_owned), one["status"].as_str().map(str::to_owned));
     let yes = |kind: &str| (Some(kind.to_owned()), Some("True".to_owned()));
     assert_eq!(conditions.iter().map(brief).collect::<Vec<_>>(), [yes("Accepted"), yes("ResolvedRefs")]);
+
+    // A waypoint needs no proxy of its own; another class is somebody else's.
+    let gateways = found.api("Gateway");
+    for (name, class) in [("waypoint", "istio-waypoint"), ("ingress", "another")] {
+        let listeners = json!([{ "name": "mesh", "port": 15008, "protocol": "HBONE" }]);
+        let spec = json!({ "gatewayClassName": class, "listeners": listeners });
+        gateways.create(&PostParams::default(), &found.object("Gateway", name, &spec)).await.unwrap();
+    }
+    let waypoint = status(&found, "Gateway", "waypoint", |status| status["conditions"].is_array()).await;
+    let conditions = waypoint["conditions"].as_array().unwrap();
+    assert_eq!(conditions.iter().map(brief).collect::<Vec<_>>(), [yes("Accepted"), yes("Programmed")]);
+    assert_eq!(gateways.get("ingress").await.unwrap().data.get("status"), None);
 
     // What is right is not written again.
     let version = http.get("page").await.unwrap().resource_version();

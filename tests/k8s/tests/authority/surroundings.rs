@@ -40,10 +40,11 @@ use crate::{
 };
 
 /// Istio's and the Gateway API's kinds that the tests use, with any content: what is right in them is our own business.
-const KINDS: [(&str, &str, &str); 3] = [
+const KINDS: [(&str, &str, &str); 4] = [
     ("networking.istio.io", "VirtualService", "virtualservices"),
     ("security.istio.io", "AuthorizationPolicy", "authorizationpolicies"),
     ("gateway.networking.k8s.io", "HTTPRoute", "httproutes"),
+    ("gateway.networking.k8s.io", "Gateway", "gateways"),
 ];
 
 pub(crate) struct Surroundings {
@@ -52,6 +53,8 @@ pub(crate) struct Surroundings {
     pub(crate) namespace: String,
     /// Of the controllers: the rights that the installation gives them, and no others.
     kubeconfig: PathBuf,
+    /// Definitions that were not there before.
+    defined: Vec<String>,
     folder: tempfile::TempDir,
     ports: AtomicU16,
     _alone: Exclusive,
@@ -76,7 +79,8 @@ impl Surroundings {
         let ports = AtomicU16::new(fastrand::u16(20_000..30_000));
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
-        let found = Self { cluster, client, namespace, kubeconfig, folder, ports, _alone: alone };
+        let defined = Vec::new();
+        let mut found = Self { cluster, client, namespace, kubeconfig, defined, folder, ports, _alone: alone };
         found.make_namespace(&found.namespace).await;
         found.grant().await;
         for (group, kind, plural) in KINDS {
@@ -95,6 +99,14 @@ impl Surroundings {
         let api = Api::<Namespace>::all(self.client.clone());
         for name in namespaces.iter().copied().chain([&*self.namespace]) {
             api.delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        let definitions = Api::<CustomResourceDefinition>::all(self.client.clone());
+        for name in &self.defined {
+            definitions.delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        for name in &self.defined {
+            eventually(&format!("{name} is gone"), || async { definitions.get_opt(name).await.unwrap().is_none().then_some(()) })
+                .await;
         }
         Api::<ClusterRoleBinding>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await.unwrap();
         Api::<ClusterRole>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await.unwrap();
@@ -144,7 +156,7 @@ impl Surroundings {
         std::fs::write(&self.kubeconfig, kubeconfig.to_string()).unwrap();
     }
 
-    async fn define(&self, group: &str, kind: &str, plural: &str) {
+    async fn define(&mut self, group: &str, kind: &str, plural: &str) {
         let api = Api::<CustomResourceDefinition>::all(self.client.clone());
         let name = format!("{plural}.{group}");
         if api.get_opt(&name).await.unwrap().is_none() {
@@ -163,6 +175,7 @@ impl Surroundings {
                 },
             });
             api.create(&PostParams::default(), &serde_json::from_value(definition).unwrap()).await.unwrap();
+            self.defined.push(name.clone());
         }
         eventually(&format!("{name} is served"), || async {
             let found = api.get(&name).await.unwrap();
@@ -179,7 +192,7 @@ impl Surroundings {
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
-    pub(crate) fn object(&self, kind: &str, name: &str, spec: Value) -> DynamicObject {
+    pub(crate) fn object(&self, kind: &str, name: &str, spec: &Value) -> DynamicObject {
         let (group, kind, _) = KINDS.into_iter().find(|known| known.1 == kind).unwrap();
         let metadata = json!({ "name": name, "namespace": self.namespace });
         let document = json!({ "apiVersion": format!("{group}/v1"), "kind": kind, "metadata": metadata, "spec": spec });
