@@ -163,7 +163,6 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         validity: CERTIFICATE_VALIDITY,
     };
     tokio::spawn(certificates.clone().run(Arc::new(GrpcAuthority::new(controller.clone(), authority))));
-    let mut services = vec![tokio::spawn(reporter.run()).abort_handle()];
     tokio::spawn(authz::watch(store.clone(), telemetry.clone()));
     tokio::spawn(balance::forget(store.clone(), agent.pods.clone()));
 
@@ -173,6 +172,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     }
     agent.adopt().await;
     tokio::spawn(agent.clone().patrol());
+    // A report replaces those before it: one without the pods that are still to be taken up would withdraw their HBONE.
+    let mut services = vec![tokio::spawn(reporter.run()).abort_handle()];
     services.push(tokio::spawn(watch_order(agent.clone(), readiness.clone())).abort_handle());
     services.extend(probes.start(&agent)?);
     let failures = Arc::new(Failures::default());

@@ -9,6 +9,7 @@ use crate::enrol::cni::Settings;
 
 /// Off unless both folders are named.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_field_names, reason = "the flags' names on the command line")]
 pub struct CniArguments {
     /// Folder of the host's CNI plugins, at the path that it has there; new pods are captured before they start
     #[arg(long, env = "KEELSON_CNI_BIN_DIR", requires = "cni_conf_dir")]

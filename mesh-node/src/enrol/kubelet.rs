@@ -42,11 +42,10 @@ pub async fn follow(agent: Arc<Agent>, proc: PathBuf, netns_cookie: u64, cgroups
             });
             if known.as_ref() != Some(&found) {
                 let processes: Vec<u32> = found.iter().map(|process| process.pid).collect();
+                let pids = format!("{processes:?}");
                 match agent.kernel.let_probes_through(netns_cookie, &Probers { cgroups: cgroups.clone(), processes }) {
                     Ok(()) if found.is_empty() => warn!("no kubelet runs here: its probes would be judged like anybody's"),
-                    Ok(()) => {
-                        info!(pids = ?found.iter().map(|process| process.pid).collect::<Vec<_>>(), "the kubelet's probes pass")
-                    }
+                    Ok(()) => info!(pids, "the kubelet's probes pass"),
                     Err(error) => {
                         warn!(error = %chain(&error), "the kubelet's probes can not be let through");
                         tokio::time::sleep(PATROL).await;

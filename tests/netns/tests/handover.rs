@@ -14,7 +14,7 @@ use std::{
 use harness::wait_until;
 use netns_tests::{
     Held, Mesh, PATIENCE,
-    manifest::{namespace, node, pod},
+    manifest::{namespace, node, peer_authentication, pod},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -80,11 +80,13 @@ fn a_node_is_replaced_under_load_and_no_connection_fails() {
         pod(NEAR, "node-1").ledger(9000).echo().document(),
         pod(FAR, "node-2").ledger(9000).echo().document(),
         pod(STRANGER, "node-1").idle().document(),
+        // A moment without HBONE would be seen.
+        peer_authentication("app", Some("far"), "STRICT", &[]),
     ]);
     let over = AtomicBool::new(false);
     let made = AtomicU64::new(0);
     let begin = Instant::now();
-    let routes = [(CLIENT, FAR), (CLIENT, NEAR), (STRANGER, FAR), (NEAR, FAR)];
+    let routes = [(CLIENT, FAR), (CLIENT, NEAR), (STRANGER, NEAR), (NEAR, FAR)];
     thread::scope(|scope| {
         for (client, server) in routes {
             let (mesh, over, made) = (&mesh, &over, &made);

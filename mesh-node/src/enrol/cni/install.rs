@@ -121,9 +121,9 @@ impl Installer {
         }
         // Whatever else names the plugin would hold every pod once the program is gone.
         for path in self.networks()? {
-            let text = self.read(&path)?;
+            let text = read(&path)?;
             if let Some(without) = text.as_deref().and_then(chain::unchained) {
-                self.rewrite(&path, without.as_bytes())?;
+                rewrite(&path, without.as_bytes())?;
                 changes.push(Change::Restored(path));
             }
         }
@@ -191,7 +191,7 @@ impl Installer {
             record = None;
             first = self.first()?;
         }
-        let text = self.read(&first)?.unwrap_or_default();
+        let text = read(&first)?.unwrap_or_default();
         let form = Form::of(&first).unwrap_or(Form::List);
         if record.is_some() && chain::is_chained(&text, form, &entry) {
             return Ok(());
@@ -228,30 +228,25 @@ impl Installer {
     fn restore(&self, record: &Record) -> Result<Change, CniError> {
         let folder = &self.settings.conf_dir;
         let (source, target) = (folder.join(&record.source), folder.join(&record.target));
-        let found = self.read(&target)?;
+        let found = read(&target)?;
         if found.as_deref() == Some(record.written.as_bytes()) {
-            if source == target || self.read(&source)?.is_none() {
+            if source == target || read(&source)?.is_none() {
                 files::write(&source, record.original.as_bytes(), record.mode).map_err(failed("written", &source))?;
             }
             if source != target {
                 files::remove(&target).map_err(failed("removed", &target))?;
             }
         } else if let Some(without) = found.as_deref().and_then(chain::unchained) {
-            self.rewrite(&target, without.as_bytes())?;
+            rewrite(&target, without.as_bytes())?;
         }
         let path = self.file("record.json");
         files::remove(&path).map_err(failed("removed", &path))?;
         Ok(Change::Restored(source))
     }
 
-    fn rewrite(&self, path: &Path, text: &[u8]) -> Result<(), CniError> {
-        let mode = files::mode(path).map_err(failed("read", path))?;
-        files::write(path, text, mode).map_err(failed("written", path))
-    }
-
     /// A record that can not be read is none: the configuration is then taken apart by its content.
     fn record(&self) -> Result<Option<Record>, CniError> {
-        let text = self.read(&self.file("record.json"))?;
+        let text = read(&self.file("record.json"))?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
@@ -280,15 +275,11 @@ impl Installer {
 
     fn istio_is_here(&self) -> Result<bool, CniError> {
         for path in self.networks()? {
-            if self.read(&path)?.is_some_and(|text| chain::has_plugin(&text, ISTIO)) {
+            if read(&path)?.is_some_and(|text| chain::has_plugin(&text, ISTIO)) {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, CniError> {
-        files::read(path).map_err(failed("read", path))
     }
 
     fn folder(&self) -> Result<(), CniError> {
@@ -304,6 +295,15 @@ impl Installer {
     fn file(&self, name: &str) -> PathBuf {
         self.settings.conf_dir.join(PLUGIN).join(name)
     }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, CniError> {
+    files::read(path).map_err(failed("read", path))
+}
+
+fn rewrite(path: &Path, text: &[u8]) -> Result<(), CniError> {
+    let mode = files::mode(path).map_err(failed("read", path))?;
+    files::write(path, text, mode).map_err(failed("written", path))
 }
 
 fn stamp(path: &Path) -> io::Result<Stamp> {

@@ -112,7 +112,9 @@ impl Follower {
         let mut namespaces = match self.processes.namespaces(&uids) {
             Ok(namespaces) => namespaces,
             Err(error) => {
-                joining.iter().for_each(|pod| self.failed(pod, &error));
+                for pod in joining {
+                    self.failed(pod, &error);
+                }
                 return;
             }
         };

@@ -53,8 +53,8 @@ mod tests {
         }
     }
 
-    fn check(pod: &NodePod, have: Option<Captured>, expected: Option<Step>) {
-        let captured = have.clone().map(|have| (pod.workload_uid.clone(), have)).into_iter().collect();
+    fn check(pod: &NodePod, have: Option<&Captured>, expected: Option<Step>) {
+        let captured = have.map(|have| (pod.workload_uid.clone(), have.clone())).into_iter().collect();
         let found = steps(std::slice::from_ref(pod), &captured);
         assert_eq!(found, Vec::from_iter(expected), "{pod:?} {have:?}");
     }
@@ -62,23 +62,23 @@ mod tests {
     #[test]
     fn pods_join_and_leave() {
         let (joins, leaves) = (pod("a", "1", true), pod("a", "1", false));
-        let have = |pod_uid: &str, leaving, alive| Some(Captured { pod_uid: pod_uid.into(), leaving, alive });
+        let have = |pod_uid: &str, leaving, alive| Captured { pod_uid: pod_uid.into(), leaving, alive };
         check(&joins, None, Some(Step::Enrol(&joins)));
-        check(&joins, have("1", false, true), None);
+        check(&joins, Some(&have("1", false, true)), None);
         check(&leaves, None, None);
-        check(&leaves, have("1", false, true), Some(Step::Release(&leaves)));
-        check(&leaves, have("", false, true), Some(Step::Release(&leaves)));
-        check(&leaves, have("1", true, true), None);
+        check(&leaves, Some(&have("1", false, true)), Some(Step::Release(&leaves)));
+        check(&leaves, Some(&have("", false, true)), Some(Step::Release(&leaves)));
+        check(&leaves, Some(&have("1", true, true)), None);
     }
 
     #[test]
     fn another_pod_of_the_same_name_is_another_pod() {
         let (joins, leaves) = (pod("a", "1", true), pod("a", "1", false));
-        let other = |alive| Some(Captured { pod_uid: "2".into(), leaving: false, alive });
-        check(&joins, other(true), None);
-        check(&joins, other(false), Some(Step::Enrol(&joins)));
-        check(&leaves, other(true), None);
-        check(&leaves, other(false), None);
+        let other = |alive| Captured { pod_uid: "2".into(), leaving: false, alive };
+        check(&joins, Some(&other(true)), None);
+        check(&joins, Some(&other(false)), Some(Step::Enrol(&joins)));
+        check(&leaves, Some(&other(true)), None);
+        check(&leaves, Some(&other(false)), None);
     }
 
     #[test]
