@@ -94,7 +94,7 @@ async fn measure(services: usize, pods: usize) -> Result<()> {
     let mut taken = Vec::new();
     for round in 0..CHANGES {
         let started = Instant::now();
-        let changed = pod(round * 7 % pods, each, round % 2 == 1);
+        let changed = pod(round * 7 % pods, each, false);
         news.send(News::Changes(vec![Changed::Present(Found { document: Arc::new(changed), status: None })])).await?;
         if tokio::time::timeout(Duration::from_secs(30), published.changed()).await.is_ok() {
             published.borrow_and_update();

@@ -53,10 +53,24 @@ fn service_account(namespace: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": namespace, "name": "default" } })
 }
 
+/// Without a selector: nobody runs the test's pods, so Kubernetes would not list them as its endpoints.
 fn service(namespace: &str, name: &str, port: u16) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": namespace, "name": name },
-        "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": port, "targetPort": "web" }] },
+        "spec": { "ports": [{ "name": "http", "port": port, "targetPort": "web" }] },
+    })
+}
+
+/// Says that a pod is behind the service of its name.
+fn slice(namespace: &str, name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "namespace": namespace, "name": name, "labels": { "kubernetes.io/service-name": name } },
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        "endpoints": [{
+            "addresses": [address], "conditions": { "ready": true },
+            "targetRef": { "kind": "Pod", "namespace": namespace, "name": name },
+        }],
     })
 }
 
@@ -77,6 +91,7 @@ async fn what_is_made_changed_and_removed_is_published() {
     assert!(controller.published().await.service("default", "kubernetes").is_some());
 
     cluster.apply(service(&namespace, "page", 80)).await;
+    cluster.apply(slice(&namespace, "page", "10.250.0.2")).await;
     run_pod(&cluster, &namespace, "page", "10.250.0.2").await;
     eventually("the pod is behind its service", async || {
         let published = controller.published().await;
