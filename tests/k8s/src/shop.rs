@@ -48,7 +48,7 @@ impl<'a> Shop<'a> {
                     ),
                 }
             }
-            for container in object["spec"]["containers"].as_array_mut().into_iter().flatten() {
+            for container in object.pointer_mut("/spec/containers").and_then(Value::as_array_mut).into_iter().flatten() {
                 container["image"] = IMAGE.into();
                 container["imagePullPolicy"] = "Never".into();
             }
