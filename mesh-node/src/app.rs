@@ -57,6 +57,8 @@ const CERTIFICATE_VALIDITY: Duration = Duration::from_hours(24);
 const ORDER_PATROL: Duration = Duration::from_secs(5);
 /// How long a new process waits for the disk, and for the addresses of the one before it.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a drain goes on without any connection when tunnels are still open.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How often a drain looks for the last connection.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
@@ -282,10 +284,16 @@ async fn finish(
     }
     readiness.draining.send_replace(true);
     info!(connections = telemetry.count(), within = ?config.drain, "draining");
-    // Tunnels too: until their peers know of the end, streams come.
-    let accepted = || pods.all().values().map(|pod| pod.connections.open()).sum::<usize>();
+    // Streams come through a tunnel until its peer knows of the end. One whose peer has died says nothing any more.
+    let tunnels = || pods.all().values().map(|pod| pod.connections.open()).sum::<usize>();
     let drained = async {
-        while telemetry.count() > 0 || accepted() > 0 {
+        let mut last_seen = tokio::time::Instant::now();
+        loop {
+            if telemetry.count() > 0 {
+                last_seen = tokio::time::Instant::now();
+            } else if tunnels() == 0 || last_seen.elapsed() > FAREWELL {
+                return;
+            }
             tokio::time::sleep(DRAIN_POLL).await;
         }
     };
