@@ -93,7 +93,7 @@ fn everything(cluster: &Cluster) -> Result<BTreeSet<String>> {
     }
     for node in cluster.nodes() {
         let script = "for f in /etc/cni/net.d/* /opt/cni/bin/*; do [ -e \"$f\" ] && sha256sum \"$f\"; done; \
-                      find /run/keelson /var/lib/keelson /sys/fs/bpf -mindepth 1 2>/dev/null; true";
+                      find /run/keelson /var/lib/keelson/node /sys/fs/bpf -mindepth 1 2>/dev/null; true";
         let text = node.output("sh", &["-c", script])?;
         found.extend(text.lines().map(|line| format!("{}: {line}", node.name)));
     }
