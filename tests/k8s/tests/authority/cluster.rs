@@ -24,7 +24,6 @@ pub(crate) struct Cluster {
     #[serde(skip)]
     file: PathBuf,
     pub(crate) control: Control,
-    pub(crate) nodes: Vec<Node>,
     /// Folders of programs: kubectl is in one of them.
     pub(crate) programs: Vec<PathBuf>,
 }
@@ -34,11 +33,6 @@ pub(crate) struct Control {
     pub(crate) netns: PathBuf,
     pub(crate) address: Dual,
     pub(crate) kubeconfig: PathBuf,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Node {
-    pub(crate) name: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

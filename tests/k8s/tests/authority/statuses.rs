@@ -102,7 +102,7 @@ async fn a_pod_that_cannot_be_taken_in_is_told() {
     let controller = found.controller("one").await;
     controller.is_elected().await;
     let spec = json!({
-        "hostNetwork": true, "nodeName": found.cluster.nodes[0].name,
+        "hostNetwork": true, "nodeName": found.node,
         "containers": [{ "name": "main", "image": "keelson.test/pause:1", "imagePullPolicy": "Never" }],
     });
     let labels = json!({ "istio.io/dataplane-mode": "keelson" });

@@ -12,14 +12,14 @@ use std::{
 use k8s_openapi::{
     api::{
         authentication::v1::TokenRequest,
-        core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+        core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, PostParams},
     config::Kubeconfig,
     core::{ApiResource, GroupVersionKind},
 };
@@ -51,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) cluster: Cluster,
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    /// A node without a kubelet: what becomes of its pods is the test's business alone.
+    pub(crate) node: String,
     /// Of the controllers: the rights that the installation gives them, and no others.
     kubeconfig: PathBuf,
     /// Definitions that were not there before.
@@ -80,8 +82,11 @@ impl Surroundings {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         let defined = Vec::new();
-        let mut found = Self { cluster, client, namespace, kubeconfig, defined, folder, ports, _alone: alone };
+        let node = namespace.clone();
+        let mut found = Self { cluster, client, namespace, node, kubeconfig, defined, folder, ports, _alone: alone };
         found.make_namespace(&found.namespace).await;
+        let node: Node = serde_json::from_value(json!({ "metadata": { "name": found.node } })).unwrap();
+        Api::all(found.client.clone()).create(&PostParams::default(), &node).await.unwrap();
         found.grant().await;
         for (group, kind, plural) in KINDS {
             found.define(group, kind, plural).await;
@@ -96,6 +101,10 @@ impl Surroundings {
 
     /// Removes what the test has made.
     pub(crate) async fn remove(&self, namespaces: &[&str]) {
+        // Nobody on the node says that they have ended.
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.pods().delete_collection(&at_once, &ListParams::default()).await.unwrap();
+        Api::<Node>::all(self.client.clone()).delete(&self.node, &DeleteParams::default()).await.unwrap();
         let api = Api::<Namespace>::all(self.client.clone());
         for name in namespaces.iter().copied().chain([&*self.namespace]) {
             api.delete(name, &DeleteParams::default()).await.unwrap();
@@ -232,10 +241,10 @@ impl Surroundings {
         Api::namespaced(self.client.clone(), &self.namespace).create(&PostParams::default(), &account).await.unwrap();
     }
 
-    /// A pod that is put on the first node; it need not run.
+    /// A pod on the node; it does not run.
     pub(crate) async fn make_pod(&self, name: &str, account: &str) -> Pod {
         let spec = json!({
-            "nodeName": self.cluster.nodes[0].name, "serviceAccountName": account,
+            "nodeName": self.node, "serviceAccountName": account,
             "containers": [{ "name": "main", "image": "keelson.test/pause:1", "imagePullPolicy": "Never" }],
         });
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": name }, "spec": spec })).unwrap();
