@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    fn count(spec: Value) -> usize {
+    fn count(spec: &Value) -> usize {
         let pod: Pod =
             serde_json::from_value(json!({ "metadata": { "namespace": "a", "name": "p", "labels": { "app": "x" } } })).unwrap();
         let policy = serde_json::from_value(json!({ "metadata": { "namespace": "a", "name": "n" }, "spec": spec })).unwrap();
@@ -123,18 +123,22 @@ mod tests {
     #[test]
     fn a_policy_that_names_ports_and_not_ours_is_found() {
         let ingress = |ports: Value| json!({ "podSelector": {}, "ingress": [{ "ports": ports }] });
-        assert_eq!(count(ingress(json!([{ "port": 8080 }]))), 1);
-        assert_eq!(count(ingress(json!([{ "port": 8080 }, { "port": 15008, "protocol": "TCP" }]))), 0);
-        assert_eq!(count(ingress(json!([{ "port": 15000, "endPort": 15010 }]))), 0);
-        assert_eq!(count(ingress(json!([{ "protocol": "UDP" }]))), 1);
-        assert_eq!(count(json!({ "podSelector": {}, "ingress": [{}] })), 0);
-        assert_eq!(count(json!({ "podSelector": {}, "policyTypes": ["Ingress"] })), 0, "nothing at all is let in: that is meant");
+        assert_eq!(count(&ingress(json!([{ "port": 8080 }]))), 1);
+        assert_eq!(count(&ingress(json!([{ "port": 8080 }, { "port": 15008, "protocol": "TCP" }]))), 0);
+        assert_eq!(count(&ingress(json!([{ "port": 15000, "endPort": 15010 }]))), 0);
+        assert_eq!(count(&ingress(json!([{ "protocol": "UDP" }]))), 1);
+        assert_eq!(count(&json!({ "podSelector": {}, "ingress": [{}] })), 0);
         assert_eq!(
-            count(json!({ "podSelector": { "matchLabels": { "app": "y" } }, "ingress": [{ "ports": [{ "port": 1 }] }] })),
+            count(&json!({ "podSelector": {}, "policyTypes": ["Ingress"] })),
+            0,
+            "nothing at all is let in: that is meant"
+        );
+        assert_eq!(
+            count(&json!({ "podSelector": { "matchLabels": { "app": "y" } }, "ingress": [{ "ports": [{ "port": 1 }] }] })),
             0
         );
         let egress = json!({ "podSelector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["x"] }] },
             "policyTypes": ["Egress"], "egress": [{ "ports": [{ "port": 53, "protocol": "UDP" }] }] });
-        assert_eq!(count(egress), 1);
+        assert_eq!(count(&egress), 1);
     }
 }

@@ -58,7 +58,7 @@ impl Pods {
             Enrolment::Enrolled if captured => self.captured += 1,
             // One that starts or ends is on its way.
             Enrolment::Enrolled if phase == Some("Running") && pod.metadata.deletion_timestamp.is_none() => {
-                self.left_out.push(name)
+                self.left_out.push(name);
             }
             Enrolment::Refused(why) if why.is_news() => self.refused.push(format!("{name}: {why}")),
             Enrolment::Enrolled | Enrolment::NotAsked | Enrolment::Refused(_) => {}

@@ -12,7 +12,7 @@ use kube::{
 
 /// An API server that is there answers within seconds, also while others load it.
 const CONNECT: Duration = Duration::from_secs(5);
-const READ: Duration = Duration::from_secs(60);
+const READ: Duration = Duration::from_mins(1);
 
 /// Which cluster.
 #[derive(Clone, Debug, Args)]

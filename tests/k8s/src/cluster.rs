@@ -89,7 +89,7 @@ impl Cluster {
 
     /// What kubectl prints, trimmed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        text_of(self.kubectl_command(arguments).output()?, "kubectl", arguments)
+        text_of(&self.kubectl_command(arguments).output()?, "kubectl", arguments)
     }
 
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
@@ -110,7 +110,7 @@ impl Cluster {
         let mut command = self.kubectl_command(&arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdin.take().context("a pipe was asked for")?.write_all(manifests.as_bytes())?;
-        text_of(child.wait_with_output()?, "kubectl", &arguments).map(drop)
+        text_of(&child.wait_with_output()?, "kubectl", &arguments).map(drop)
     }
 
     /// Runs meshctl against the cluster; its exit status is the test's to judge.
@@ -122,19 +122,20 @@ impl Cluster {
 
     /// What meshctl prints; an error unless all went well.
     pub fn meshctl_text(&self, arguments: &[&str]) -> Result<String> {
-        text_of(self.meshctl(arguments)?, "meshctl", arguments)
+        text_of(&self.meshctl(arguments)?, "meshctl", arguments)
     }
 
     /// What the node proxies have counted, of all nodes together.
     pub fn metrics(&self) -> Result<Metrics> {
         let mut all = Metrics::default();
         for node in &self.state.nodes {
-            all.add(&in_netns(&node.netns, || Metrics::fetch())?.with_context(|| format!("the metrics of {}", node.name))?);
+            all.add(&in_netns(&node.netns, Metrics::fetch)?.with_context(|| format!("the metrics of {}", node.name))?);
         }
         Ok(all)
     }
 
     /// Asks `condition` until it is true.
+    #[allow(clippy::unused_self, reason = "reads as what it is: waiting for the cluster")]
     pub fn wait(&self, what: &str, condition: impl FnMut() -> Result<bool>) -> Result<()> {
         wait_until(what, PATIENCE, condition)
     }
@@ -185,11 +186,11 @@ impl Node {
 
     /// What a command prints on the node, trimmed.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        text_of(self.command(program)?.args(arguments).output()?, program, arguments)
+        text_of(&self.command(program)?.args(arguments).output()?, program, arguments)
     }
 }
 
-fn text_of(output: Output, program: &str, arguments: &[&str]) -> Result<String> {
+fn text_of(output: &Output, program: &str, arguments: &[&str]) -> Result<String> {
     let (out, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{program} {}: {}\n{out}{complaints}", arguments.join(" "), output.status);
     Ok(out.trim().to_owned())

@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 const PORT: u16 = 15020;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Series, each with its value.
+/// Series that count, each with its value; others are passed over.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Vec<(String, f64)>);
+pub struct Metrics(Vec<(String, u64)>);
 
 /// Labels and the values that they have to have.
 pub type Filter<'a> = &'a [(&'a str, &'a str)];
@@ -38,7 +38,7 @@ impl Metrics {
     }
 
     /// The sum of a metric over all series with these labels.
-    pub fn sum(&self, metric: &str, filter: Filter<'_>) -> f64 {
+    pub fn sum(&self, metric: &str, filter: Filter<'_>) -> u64 {
         let matches = |series: &str| {
             let Some((name, labels)) = series.split_once('{') else { return filter.is_empty() && series == metric };
             name == metric && filter.iter().all(|(name, value)| labels.contains(&format!("{name}=\"{value}\"")))
@@ -55,8 +55,8 @@ mod tests {
     fn series_are_chosen_by_name_and_labels() {
         let mut metrics = Metrics::default();
         metrics.add("# HELP x\na{b=\"1\",c=\"2\"} 3\na{b=\"1\",c=\"4\"} 5\nab{b=\"1\"} 7\nplain 9\n");
-        assert_eq!(metrics.sum("a", &[("b", "1")]), 8.0);
-        assert_eq!(metrics.sum("a", &[("b", "1"), ("c", "4")]), 5.0);
-        assert_eq!(metrics.sum("plain", &[]), 9.0);
+        assert_eq!(metrics.sum("a", &[("b", "1")]), 8);
+        assert_eq!(metrics.sum("a", &[("b", "1"), ("c", "4")]), 5);
+        assert_eq!(metrics.sum("plain", &[]), 9);
     }
 }

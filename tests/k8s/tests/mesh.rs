@@ -22,7 +22,7 @@ fn requests_between_nodes_are_under_mutual_tls() -> Result<()> {
         after.sum(REQUESTS, TO_RATINGS) - before.sum(REQUESTS, TO_RATINGS),
         after.sum(REQUESTS, &secured) - before.sum(REQUESTS, &secured),
     );
-    ensure!(all == 50.0 && under_tls == 50.0, "{under_tls} of {all} requests were counted under mutual TLS");
+    ensure!(all == 50 && under_tls == 50, "{under_tls} of {all} requests were counted under mutual TLS");
     let status = cluster.meshctl_text(&["status"])?;
     ensure!(cluster.nodes().iter().all(|node| status.contains(&node.name)), "{status}");
     Ok(())

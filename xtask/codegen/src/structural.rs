@@ -56,7 +56,9 @@ fn without_null(object: &mut Map<String, Value>) {
                 let mut only = std::mem::take(only);
                 without_null(&mut only);
                 // What is said of the field goes before what is said of its type.
-                only.into_iter().for_each(|(key, value)| drop(object.entry(key).or_insert(value)));
+                for (key, value) in only {
+                    object.entry(key).or_insert(value);
+                }
             }
             _ => drop(object.insert(key.to_owned(), Value::Array(choices))),
         }

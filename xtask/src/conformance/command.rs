@@ -94,11 +94,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The Gateway API's definitions, all channels, for whoever needs them in a test cluster.
-pub(crate) fn install_definitions(root: &Path, kubectl: &Kubectl) -> Result<()> {
-    apply_definitions(kubectl, &CONFORMANCE.source_of(root, &Go::find()?, "sigs.k8s.io/gateway-api")?)
-}
-
 fn folder_of_tests(root: &Path) -> Result<PathBuf> {
     CONFORMANCE.source_of(root, &Go::find()?, "sigs.k8s.io/gateway-api/conformance")
 }

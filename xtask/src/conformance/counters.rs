@@ -112,6 +112,6 @@ mod tests {
         counters.add(&line(REQUESTS, "source", tests, "mutual_tls", 7));
         counters.add(&line(REQUESTS, "destination", "shop", "mutual_tls", 7));
         counters.add(&line("other", "destination", tests, "mutual_tls", 7));
-        assert_eq!(counters.since(&Counters::default(), REQUESTS, "mutual_tls"), 5.0);
+        assert!((counters.since(&Counters::default(), REQUESTS, "mutual_tls") - 5.0).abs() < 0.5);
     }
 }

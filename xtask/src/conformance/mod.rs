@@ -14,4 +14,4 @@ mod echo;
 mod placement;
 mod suite;
 
-pub(crate) use command::{Arguments, install_definitions, run};
+pub(crate) use command::{Arguments, run};

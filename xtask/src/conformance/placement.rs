@@ -24,7 +24,7 @@ pub(super) fn place(cluster: &Cluster, kubectl: &Kubectl, tests: &Path, placemen
     let objects = manifests(kubectl, tests)?;
     let [first, second] = cluster.nodes.as_slice() else { anyhow::bail!("the tests' placements are for a cluster of two nodes") };
     let (pods, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object["kind"] == "Deployment");
-    apply(kubectl, rest)?;
+    apply(kubectl, &rest)?;
     // `echo-v1` is the client of most tests.
     let (clients, servers): (Vec<_>, Vec<_>) = pods.into_iter().partition(|object| object["metadata"]["name"] == "echo-v1");
     let of_servers = if placement == Placement::Two { &second.name } else { &first.name };
@@ -33,7 +33,7 @@ pub(super) fn place(cluster: &Cluster, kubectl: &Kubectl, tests: &Path, placemen
         for other in others {
             kubectl.output(&["cordon", other])?;
         }
-        apply(kubectl, objects)?;
+        apply(kubectl, &objects)?;
         let all_placed = || Ok(pods_of_tests(kubectl)?.iter().all(|pod| pod.spec.node_name.is_some()));
         let placed = interrupt::wait_until("a node for each pod", PATIENCE, || Ok(()), all_placed);
         uncordon(cluster, kubectl)?;
@@ -85,7 +85,7 @@ fn manifests(kubectl: &Kubectl, tests: &Path) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-fn apply(kubectl: &Kubectl, objects: Vec<Value>) -> Result<()> {
+fn apply(kubectl: &Kubectl, objects: &[Value]) -> Result<()> {
     kubectl.apply(&serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string())
 }
 
