@@ -15,7 +15,4 @@ pub mod wire;
 
 pub use give::{Giver, serve};
 pub use take::{Taken, Taker};
-pub use wire::HandoverError;
-
-/// Name of the socket in the runtime directory.
-pub const SOCKET: &str = "handover.sock";
+pub use wire::{HandoverError, SOCKET};

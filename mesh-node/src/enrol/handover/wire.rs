@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::enrol::record::Remembered;
 
+/// Name of the socket in the runtime directory.
+pub const SOCKET: &str = "handover.sock";
 /// Of the messages below. Another one is not spoken to.
 pub const VERSION: u32 = 1;
 /// Either side breaks off when the other is silent for longer.
