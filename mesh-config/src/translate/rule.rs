@@ -300,7 +300,15 @@ fn clause(entries: impl IntoIterator<Item = Entry>, not_enforced: &mut Vec<Strin
     if matches.is_empty() {
         matches.push(Match::default());
     }
-    (!always).then_some(Clause { matches })
+    if !always {
+        return Some(Clause { matches });
+    }
+    // Everybody meets it. Who is named beside everybody is named all the same: a waypoint, which stands for its clients.
+    let named = matches.into_iter().filter(|found| !found.principals.is_empty() || !found.service_accounts.is_empty());
+    let named =
+        named.map(|Match { principals, service_accounts, .. }| Match { principals, service_accounts, ..Match::default() });
+    let matches: Vec<Match> = named.chain([Match::default()]).collect();
+    (matches.len() > 1).then_some(Clause { matches })
 }
 
 /// Adds every value of an attribute, or none: an attribute that has lost some of its values would say something else.

@@ -99,9 +99,9 @@ pub struct Agent {
     pub limits: PodLimits,
     pub routings: Arc<Routings>,
     /// One change at a time: enrolling costs milliseconds.
-    pub changes: tokio::sync::Mutex<()>,
+    pub changes: Arc<tokio::sync::Mutex<()>>,
     /// Another process has taken over: no pod joins or leaves here any more.
-    pub retired: AtomicBool,
+    pub retired: Arc<AtomicBool>,
     pub entries: Mutex<BTreeMap<WorkloadUid, Entry>>,
 }
 
@@ -143,7 +143,8 @@ impl Agent {
             self.drop_pod(&uid)?;
         }
         self.refuse_taken_addresses(&record)?;
-        self.capture(record, running, None).await
+        let pod = self.capture(record, running, None).await?;
+        self.serve(&pod)
     }
 
     /// Lets a pod go. Unknown pods are gone already, and so is one that was enrolled with another `pod_uid`.
@@ -176,10 +177,11 @@ impl Agent {
 
     /// Takes up what the process before this one hands over, with its listeners.
     pub async fn take_over(self: &Arc<Self>, taken: Vec<Taken>) {
+        let mut pods = Vec::new();
         for Taken { parcel: Parcel { pod, running, leaving }, listeners } in taken {
             let uid = pod.pod.workload_uid();
             match self.capture(pod.pod, running, Some(listeners)).await {
-                Ok(()) => info!(%uid, "pod taken over"),
+                Ok(pod) => pods.push(pod),
                 Err(error) => error!(%uid, error = %chain(&error), "a pod could not be taken over; its traffic is refused"),
             }
             if leaving {
@@ -189,6 +191,18 @@ impl Agent {
                         error!(%uid, error = %chain(&error), "a pod that leaves could not be released");
                     }
                 });
+            }
+        }
+        self.serve_all(&pods, "pod taken over");
+    }
+
+    /// Once all of them are known: a connection to a neighbor that is not would take it for another node's.
+    fn serve_all(&self, pods: &[Arc<Pod>], what: &str) {
+        for pod in pods {
+            let uid = &pod.uid;
+            match self.serve(pod) {
+                Ok(()) => info!(%uid, "{what}"),
+                Err(error) => error!(%uid, error = %chain(&error), "a captured pod is not served; its traffic is refused"),
             }
         }
     }
@@ -226,14 +240,15 @@ impl Agent {
                 return;
             }
         };
+        let mut pods = Vec::new();
         for remembered in remembered {
             match remembered {
                 // Handed over with its listeners.
                 Ok(remembered) if self.lock().contains_key(&remembered.pod.workload_uid()) => {}
                 Ok(remembered) if is_alive(&remembered) => {
                     let uid = remembered.pod.workload_uid();
-                    match self.capture(remembered.pod, true, None).await {
-                        Ok(()) => info!(%uid, "pod taken up again"),
+                    match self.capture(remembered.pod, remembered.running, None).await {
+                        Ok(pod) => pods.push(pod),
                         Err(error) => {
                             error!(%uid, error = %chain(&error), "a captured pod could not be taken up; its traffic is refused");
                         }
@@ -249,6 +264,7 @@ impl Agent {
                 }
             }
         }
+        self.serve_all(&pods, "pod taken up again");
         self.release_strays();
     }
 
@@ -277,8 +293,8 @@ impl Agent {
         self.lock().values().map(row).collect()
     }
 
-    /// `handed`: the listeners of the process before this one; without, they are opened.
-    async fn capture(&self, record: PodRecord, running: bool, handed: Option<Listeners>) -> Result<(), EnrolError> {
+    /// Everything but accepting. `handed`: the listeners of the process before this one; without, they are opened.
+    async fn capture(&self, record: PodRecord, running: bool, handed: Option<Listeners>) -> Result<Arc<Pod>, EnrolError> {
         let netns = Arc::new(Netns::open(&record.netns_path)?);
         let cookie = netns.cookie()?;
         let primary = record.addresses[0];
@@ -288,7 +304,7 @@ impl Agent {
         })??;
         let routing = self.routings.set_up(cookie, &netns).await?;
         let pod = Arc::new(self.pod(&record, netns, &listeners, routing, running).map_err(EnrolError::Listen)?);
-        let remembered = Remembered { pod: record, netns_cookie: cookie };
+        let remembered = Remembered { pod: record, netns_cookie: cookie, running };
         self.records.save(&remembered).map_err(EnrolError::Record)?;
         self.kernel.enrol(&PodCapture {
             uid: &remembered.pod.uid,
@@ -301,16 +317,25 @@ impl Agent {
             hbone: listeners.hbone.as_fd(),
             bounds: Bounds::default(),
         })?;
-        let kept = listeners.try_clone().map_err(EnrolError::Listen)?;
-        let accepting = self.accept(&pod, listeners);
         self.pods.insert(&pod);
         let uid = pod.uid.clone();
-        let entry = Entry { record: remembered, pod: pod.clone(), listeners: kept, accepting, certificate: None, leaving: false };
+        let accepting = Vec::new();
+        let entry =
+            Entry { record: remembered.clone(), pod: pod.clone(), listeners, accepting, certificate: None, leaving: false };
         self.lock().insert(uid.clone(), entry);
         self.follow_snapshot();
         self.telemetry.metrics.pods.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
-        self.announce(pod, running);
+        self.announce(pod.clone(), remembered);
         info!(%uid, "pod captured");
+        Ok(pod)
+    }
+
+    /// Accepts what arrives at a captured pod: last, when it is known here and its certificate is asked for.
+    fn serve(&self, pod: &Arc<Pod>) -> Result<(), EnrolError> {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&pod.uid).filter(|entry| Arc::ptr_eq(&entry.pod, pod)) else { return Ok(()) };
+        let listeners = entry.listeners.try_clone().map_err(EnrolError::Listen)?;
+        entry.accepting = self.accept(pod, listeners);
         Ok(())
     }
 
@@ -373,17 +398,27 @@ impl Agent {
         accepting
     }
 
-    /// Tells the controller that the capture stands; from its acknowledgement by all nodes on, plaintext is judged.
-    fn announce(&self, pod: Arc<Pod>, running: bool) {
+    /// Tells the controller that the capture stands; from its acknowledgement by all nodes on, plaintext is judged, and by whoever
+    /// takes the pod up after this process, too.
+    fn announce(&self, pod: Arc<Pod>, remembered: Remembered) {
         self.reporter.captured(&pod.uid);
-        if !running {
+        if !remembered.running {
             return;
         }
-        let reporter = self.reporter.clone();
+        let (reporter, records) = (self.reporter.clone(), self.records.clone());
+        let (changes, pods, retired) = (self.changes.clone(), self.pods.clone(), self.retired.clone());
         tokio::spawn(async move {
             reporter.advertised(&pod.uid).await;
             tokio::time::sleep(UNDER_WAY).await;
             pod.plaintext_passes.store(false, Relaxed);
+            let _one_at_a_time = changes.lock().await;
+            let is_there = pods.get(&pod.uid).is_some_and(|there| Arc::ptr_eq(&there, &pod));
+            if is_there
+                && !retired.load(Relaxed)
+                && let Err(error) = records.save(&Remembered { running: false, ..remembered })
+            {
+                warn!(uid = %pod.uid, %error, "the pod's record still has it as one that is joining");
+            }
         });
     }
 

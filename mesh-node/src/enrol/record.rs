@@ -39,6 +39,9 @@ pub struct Remembered {
     pub pod: PodRecord,
     /// `SO_NETNS_COOKIE`: never used twice while the machine runs.
     pub netns_cookie: u64,
+    /// It ran before it was enrolled, and not every node was known to reach it by HBONE.
+    #[serde(default)]
+    pub running: bool,
 }
 
 #[derive(Clone, Debug)]

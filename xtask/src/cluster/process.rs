@@ -38,10 +38,16 @@ impl Process {
         Self::of(std::process::id())
     }
 
-    /// Whether it runs; one that nobody waited for does not.
+    /// Whether it runs; one that nobody waited for does not. One whose first thread has ended lives on with the others, and so do
+    /// its sockets.
     pub(crate) fn alive(self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        state_and_start(&stat).is_some_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
+        let has_ended = |state: char| matches!(state, 'Z' | 'X') && self.threads() <= 1;
+        state_and_start(&stat).is_some_and(|(state, started)| started == self.started && !has_ended(state))
+    }
+
+    fn threads(self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count)
     }
 
     /// Kills it and waits for its end; one that has ended is no error.

@@ -256,13 +256,23 @@ async fn destinations_that_nobody_is_connected_to_are_forgotten() {
     let pool: Pool<usize> = Pool::new(Arc::new(Cost::default()), Settings::default());
     let mut most = 0;
     let asked = async {
-        // Each destination is there once, and its server closes the connection.
+        // Each destination is asked once, and its server closes the connection afterwards.
         for destination in 0.. {
             let connect = || Server::connect(address, Arc::default());
-            let leased = pool.lease(&destination, Version::Http1, Terms::default(), connect);
-            let (lease, accepted) = tokio::join!(leased, listener.accept());
-            drop(lease.expect("a connection"));
-            drop(accepted.expect("a connection"));
+            let ask = async {
+                let mut lease = pool.lease(&destination, Version::Http1, Terms::default(), connect).await.expect("a connection");
+                let response = lease.send(request(Version::Http1)).await.expect("an answer");
+                Body::received(response.into_body(), Spoken::HTTP_11).holding(lease).collect().await.expect("a body");
+            };
+            let answer = async {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("somebody who listens");
+                stream
+            };
+            let ((), stream) = tokio::join!(ask, answer);
+            drop(stream);
             tokio::task::yield_now().await;
             most = most.max(pool.destinations());
             if destination >= 500 && pool.destinations() < most / 2 {
