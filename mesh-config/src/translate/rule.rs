@@ -42,7 +42,8 @@ pub(super) struct Outcome {
     /// None: never matches.
     pub(super) rule: Option<model::Rule>,
     pub(super) not_enforced: Vec<String>,
-    /// A principal that could not be read may have been anybody's.
+    /// Somebody was named whom the rule does not name any more: by a principal that could not be read, which may have been
+    /// anybody's, or beside everybody.
     pub(super) principals_lost: bool,
 }
 
@@ -51,10 +52,13 @@ impl Reader<'_> {
     pub(super) fn rule(&self, at: &str, rule: &Rule) -> Outcome {
         let mut not_enforced = Vec::new();
         let mut clauses = Vec::new();
+        let mut everybody = false;
         if let Some(from) = &rule.from {
             let sources = from.iter().enumerate().filter_map(|(index, from)| Some((index, from.source.as_ref()?)));
             let entries = sources.map(|(index, source)| self.source(&format!("{at}.from[{index}].source"), source));
-            clauses.extend(clause(entries, &mut not_enforced));
+            let found = clause(entries, &mut not_enforced);
+            everybody = found.is_none();
+            clauses.extend(found);
         }
         if let Some(to) = &rule.to {
             let operations = to.iter().enumerate().filter_map(|(index, to)| Some((index, to.operation.as_ref()?)));
@@ -66,7 +70,7 @@ impl Reader<'_> {
             clauses.extend(clause([entry], &mut not_enforced));
         }
         let never = self.effect == Effect::Allow && !not_enforced.is_empty();
-        let principals_lost = self.loses_principals(rule);
+        let principals_lost = self.loses_principals(rule) || (everybody && names_somebody(rule));
         Outcome { rule: (!never).then_some(model::Rule { clauses }), not_enforced, principals_lost }
     }
 
@@ -285,6 +289,11 @@ impl Entry {
     }
 }
 
+fn names_somebody(rule: &Rule) -> bool {
+    let mut sources = rule.from.iter().flatten().filter_map(|from| from.source.as_ref());
+    sources.any(|source| !source.principals.is_empty() || !source.service_accounts.is_empty())
+}
+
 /// Any of the entries must hold. An entry without attributes always does, and so does its clause, which is left out. When
 /// no entry is left that could hold, the clause never does: the model says that by a match without attributes.
 fn clause(entries: impl IntoIterator<Item = Entry>, not_enforced: &mut Vec<String>) -> Option<Clause> {
@@ -300,15 +309,7 @@ fn clause(entries: impl IntoIterator<Item = Entry>, not_enforced: &mut Vec<Strin
     if matches.is_empty() {
         matches.push(Match::default());
     }
-    if !always {
-        return Some(Clause { matches });
-    }
-    // Everybody meets it. Who is named beside everybody is named all the same: a waypoint, which stands for its clients.
-    let named = matches.into_iter().filter(|found| !found.principals.is_empty() || !found.service_accounts.is_empty());
-    let named =
-        named.map(|Match { principals, service_accounts, .. }| Match { principals, service_accounts, ..Match::default() });
-    let matches: Vec<Match> = named.chain([Match::default()]).collect();
-    (matches.len() > 1).then_some(Clause { matches })
+    (!always).then_some(Clause { matches })
 }
 
 /// Adds every value of an attribute, or none: an attribute that has lost some of its values would say something else.

@@ -84,7 +84,7 @@ async fn what_is_not_found_is_named_with_its_remedy() {
     let error = machine.run("status --lab other").await.failed();
     assert_eq!(error, "error: no lab other runs here; there is lab demo\n");
     let error = machine.run("status --node node-9").await.failed();
-    assert_eq!(error, "error: no node node-9 runs here; known: node-1\n");
+    assert_eq!(error, "error: there is no node node-9; known: node-1\n");
     let error = machine.run("status --socket /nowhere/at/all").await.failed();
     assert_eq!(error, "error: there is no socket /nowhere/at/all: is a node proxy running there?\n");
     fs::write(machine.path("file"), "").unwrap();

@@ -25,7 +25,8 @@ fn server(name: &str, service: &str, at: &str) -> String {
 
 fn documents() -> Vec<String> {
     let ports = &[("http", 80, 9080)];
-    let mut close: Value = serde_json::from_str(&service_with("app", "close", 2, ports)).unwrap();
+    let close = service_with("app", "close", 2, ports);
+    let mut close: Value = serde_json::from_str(close.trim_start_matches("---\n")).unwrap();
     close["spec"]["trafficDistribution"] = "PreferSameNode".into();
     vec![
         node("node-1", 1),
@@ -37,7 +38,7 @@ fn documents() -> Vec<String> {
         service_with("app", "spread", 1, ports),
         server("close-near", "close", "node-1"),
         server("close-far", "close", "node-2"),
-        format!("{close}\n"),
+        format!("---\n{close}\n"),
         pod("app/mute", "node-2").runs(&["python3", "-c", TAKES_NOTHING], Some(9080)).document(),
         service_with("app", "mute", 3, ports),
     ]
@@ -77,7 +78,7 @@ fn destination_rule(service: &str, policy: &Value) -> String {
     let metadata = json!({ "name": service, "namespace": "app" });
     let spec = json!({ "host": service, "trafficPolicy": policy });
     format!(
-        "{}\n",
+        "---\n{}\n",
         json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata, "spec": spec })
     )
 }
@@ -176,7 +177,7 @@ fn retries_have_a_budget(mesh: &Mesh) {
     mesh.put("rules.yaml", &virtual_service("mute", &retries));
     together();
     assert!(refused() < 1.0, "no budget is set");
-    mesh.put("rules.yaml", &(virtual_service("mute", &retries) + "---\n" + &destination_rule("mute", &budget)));
+    mesh.put("rules.yaml", &(virtual_service("mute", &retries) + &destination_rule("mute", &budget)));
     wait_until("retries past the budget to be refused", PATIENCE, || {
         together();
         Ok(refused() >= 8.0)
