@@ -144,8 +144,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         hbone: settings,
         limits: PodLimits { connections: config.pod_connections, tunnel_bytes: config.pod_tunnel_mib << 20 },
         routings: Arc::default(),
-        changes: Arc::default(),
-        retired: Arc::default(),
+        changes: tokio::sync::Mutex::default(),
+        retired: AtomicBool::new(false),
         entries: Mutex::default(),
     });
 

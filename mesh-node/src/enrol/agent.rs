@@ -9,6 +9,8 @@
 //! (and again from the moment that is withdrawn), plaintext reaches it as it did outside the mesh. A pod that is
 //! enrolled before its processes start has nothing to lose and is protected from the first byte.
 
+mod succession;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -24,7 +26,6 @@ use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 use super::{
-    handover::{Taken, wire::Parcel},
     listeners::Listeners,
     netns::{Netns, NetnsError},
     pod::{ConnectionCount, EndpointsInFlight, Lane, LocalPods, Pod, PodDial},
@@ -99,9 +100,9 @@ pub struct Agent {
     pub limits: PodLimits,
     pub routings: Arc<Routings>,
     /// One change at a time: enrolling costs milliseconds.
-    pub changes: Arc<tokio::sync::Mutex<()>>,
+    pub changes: tokio::sync::Mutex<()>,
     /// Another process has taken over: no pod joins or leaves here any more.
-    pub retired: Arc<AtomicBool>,
+    pub retired: AtomicBool,
     pub entries: Mutex<BTreeMap<WorkloadUid, Entry>>,
 }
 
@@ -131,7 +132,7 @@ impl Agent {
     /// Captures a pod. Repeating it is harmless; a changed description replaces the one before.
     ///
     /// `running`: its processes have started, so that traffic may be under way.
-    pub async fn enrol(&self, record: PodRecord, running: bool) -> Result<(), EnrolError> {
+    pub async fn enrol(self: &Arc<Self>, record: PodRecord, running: bool) -> Result<(), EnrolError> {
         validate(&record)?;
         let _one_at_a_time = self.changes.lock().await;
         self.is_serving()?;
@@ -144,7 +145,8 @@ impl Agent {
         }
         self.refuse_taken_addresses(&record)?;
         let pod = self.capture(record, running, None).await?;
-        self.serve(&pod)
+        // What is not served must not count as captured when it is asked for again.
+        self.serve(&pod).or_else(|error| self.drop_pod(&uid).and(Err(error)))
     }
 
     /// Lets a pod go. Unknown pods are gone already, and so is one that was enrolled with another `pod_uid`.
@@ -175,99 +177,6 @@ impl Agent {
         if replaced { Ok(()) } else { self.drop_pod(uid) }
     }
 
-    /// Takes up what the process before this one hands over, with its listeners.
-    pub async fn take_over(self: &Arc<Self>, taken: Vec<Taken>) {
-        let mut pods = Vec::new();
-        for Taken { parcel: Parcel { pod, running, leaving }, listeners } in taken {
-            let uid = pod.pod.workload_uid();
-            match self.capture(pod.pod, running, Some(listeners)).await {
-                Ok(pod) => pods.push(pod),
-                Err(error) => error!(%uid, error = %chain(&error), "a pod could not be taken over; its traffic is refused"),
-            }
-            if leaving {
-                let agent = self.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = agent.unenrol(&uid, None).await {
-                        error!(%uid, error = %chain(&error), "a pod that leaves could not be released");
-                    }
-                });
-            }
-        }
-        self.serve_all(&pods, "pod taken over");
-    }
-
-    /// Once all of them are known: a connection to a neighbor that is not would take it for another node's.
-    fn serve_all(&self, pods: &[Arc<Pod>], what: &str) {
-        for pod in pods {
-            let uid = &pod.uid;
-            match self.serve(pod) {
-                Ok(()) => info!(%uid, "{what}"),
-                Err(error) => error!(%uid, error = %chain(&error), "a captured pod is not served; its traffic is refused"),
-            }
-        }
-    }
-
-    /// Every pod with its listeners, for the process after this one. Nothing may change meanwhile.
-    pub fn parcels(&self) -> std::io::Result<Vec<(Parcel, Listeners)>> {
-        let parcel = |entry: &Entry| {
-            let running = entry.pod.plaintext_passes.load(Relaxed);
-            let parcel = Parcel { pod: entry.record.clone(), running, leaving: entry.leaving };
-            Ok((parcel, entry.listeners.try_clone()?))
-        };
-        self.lock().values().map(parcel).collect()
-    }
-
-    /// Stops accepting, and changes nothing any more: another process does.
-    pub fn retire(&self) {
-        self.retired.store(true, Relaxed);
-        self.routings.retire();
-        self.reporter.retire();
-        for entry in self.lock().values() {
-            entry.accepting.iter().for_each(AbortHandle::abort);
-        }
-    }
-
-    fn is_serving(&self) -> Result<(), EnrolError> {
-        if self.retired.load(Relaxed) { Err(EnrolError::Retired) } else { Ok(()) }
-    }
-
-    /// Takes up what was captured when the node ended. What can not be taken up is released.
-    pub async fn adopt(&self) {
-        let remembered = match self.records.load() {
-            Ok(records) => records,
-            Err(error) => {
-                error!(%error, "the records of captured pods can not be read: their traffic is refused until they are enrolled again");
-                return;
-            }
-        };
-        let mut pods = Vec::new();
-        for remembered in remembered {
-            match remembered {
-                // Handed over with its listeners.
-                Ok(remembered) if self.lock().contains_key(&remembered.pod.workload_uid()) => {}
-                Ok(remembered) if is_alive(&remembered) => {
-                    let uid = remembered.pod.workload_uid();
-                    match self.capture(remembered.pod, remembered.running, None).await {
-                        Ok(pod) => pods.push(pod),
-                        Err(error) => {
-                            error!(%uid, error = %chain(&error), "a captured pod could not be taken up; its traffic is refused");
-                        }
-                    }
-                }
-                Ok(gone) => {
-                    let _ = self.kernel.release(&gone.pod.uid);
-                    let _ = self.records.forget(&gone.pod.uid);
-                    info!(uid = gone.pod.uid, "pod is gone: capture released");
-                }
-                Err(error) => {
-                    error!(%error, "the record of a captured pod is damaged; its traffic is refused until it is enrolled again");
-                }
-            }
-        }
-        self.serve_all(&pods, "pod taken up again");
-        self.release_strays();
-    }
-
     /// Looks after what changes by itself, for ever: pods that die without a word, and the mesh's trust domain.
     pub async fn patrol(self: Arc<Self>) {
         let mut snapshots = self.store.subscribe();
@@ -294,7 +203,12 @@ impl Agent {
     }
 
     /// Everything but accepting. `handed`: the listeners of the process before this one; without, they are opened.
-    async fn capture(&self, record: PodRecord, running: bool, handed: Option<Listeners>) -> Result<Arc<Pod>, EnrolError> {
+    async fn capture(
+        self: &Arc<Self>,
+        record: PodRecord,
+        running: bool,
+        handed: Option<Listeners>,
+    ) -> Result<Arc<Pod>, EnrolError> {
         let netns = Arc::new(Netns::open(&record.netns_path)?);
         let cookie = netns.cookie()?;
         let primary = record.addresses[0];
@@ -400,22 +314,21 @@ impl Agent {
 
     /// Tells the controller that the capture stands; from its acknowledgement by all nodes on, plaintext is judged, and by whoever
     /// takes the pod up after this process, too.
-    fn announce(&self, pod: Arc<Pod>, remembered: Remembered) {
+    fn announce(self: &Arc<Self>, pod: Arc<Pod>, remembered: Remembered) {
         self.reporter.captured(&pod.uid);
         if !remembered.running {
             return;
         }
-        let (reporter, records) = (self.reporter.clone(), self.records.clone());
-        let (changes, pods, retired) = (self.changes.clone(), self.pods.clone(), self.retired.clone());
+        let agent = self.clone();
         tokio::spawn(async move {
-            reporter.advertised(&pod.uid).await;
+            agent.reporter.advertised(&pod.uid).await;
             tokio::time::sleep(UNDER_WAY).await;
             pod.plaintext_passes.store(false, Relaxed);
-            let _one_at_a_time = changes.lock().await;
-            let is_there = pods.get(&pod.uid).is_some_and(|there| Arc::ptr_eq(&there, &pod));
+            let _one_at_a_time = agent.changes.lock().await;
+            let is_there = agent.pods.get(&pod.uid).is_some_and(|there| Arc::ptr_eq(&there, &pod));
             if is_there
-                && !retired.load(Relaxed)
-                && let Err(error) = records.save(&Remembered { running: false, ..remembered })
+                && agent.is_serving().is_ok()
+                && let Err(error) = agent.records.save(&Remembered { running: false, ..remembered })
             {
                 warn!(uid = %pod.uid, %error, "the pod's record still has it as one that is joining");
             }
@@ -470,21 +383,6 @@ impl Agent {
             let identity = entry.pod.identity(&snapshot);
             if entry.certificate.as_ref().is_none_or(|(kept, _)| *kept != identity) {
                 entry.certificate = Some((identity.clone(), self.certificates.retain(identity)));
-            }
-        }
-    }
-
-    /// What the kernel still captures for pods that nobody remembers.
-    fn release_strays(&self) {
-        let adopted = match self.kernel.adopted() {
-            Ok(adopted) => adopted,
-            Err(error) => return error!(error = %chain(&error), "the pinned captures can not be listed"),
-        };
-        let known: Vec<u64> = self.lock().keys().map(|uid| ebpf::uid_hash(&uid.0)).collect();
-        for pod in adopted.into_iter().filter(|pod| pod.netns_inode.is_none() && !known.contains(&pod.uid_hash)) {
-            match self.kernel.release_adopted(&pod) {
-                Ok(()) => info!(addresses = ?pod.ips, "capture of a pod that is gone released"),
-                Err(error) => error!(addresses = ?pod.ips, error = %chain(&error), "a stray capture stays"),
             }
         }
     }
